@@ -1,0 +1,94 @@
+//! Condition types and reasons of a Migrator (contract §6), and how a condition is renewed.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use jiff::Timestamp;
+
+/// Every image in use is migrated and the gate is in place.
+pub const READY: &str = "Ready";
+/// The operator is at work (kstatus).
+pub const RECONCILING: &str = "Reconciling";
+/// Someone has to act (kstatus).
+pub const STALLED: &str = "Stalled";
+/// `Ready`, under the name that the original used.
+pub const MIGRATIONS_READY: &str = "MigrationsReady";
+
+/// Why a condition is as it is: the one list, so that users can look a reason up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No Pod matches.
+    Idle,
+    /// Every image in use is migrated.
+    UpToDate,
+    /// The webhook entry is not in place yet.
+    GatePending,
+    /// A migration is due and about to start.
+    Pending,
+    /// A migration runs.
+    Running,
+    /// A migration failed.
+    Failed,
+    /// A run vanished without telling how it ended.
+    Unknown,
+    /// Pods of an earlier run are not finished; nothing starts beside them.
+    EarlierRunUnfinished,
+    /// A Job of that name exists and is not this run's.
+    ForeignJob,
+    /// Pods wait, but no Pod matches `templateSelector`.
+    NoSource,
+    /// The spec cannot be followed.
+    InvalidSpec,
+    /// The named container is not in the Pod.
+    ContainerNotFound,
+    /// The API server refused the Job.
+    JobRefused,
+    /// The namespace is one that admission leaves alone.
+    NamespaceExcluded,
+}
+
+impl Reason {
+    /// The reason as it stands in a condition and in an event.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::UpToDate => "UpToDate",
+            Self::GatePending => "GatePending",
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Failed => "MigrationFailed",
+            Self::Unknown => "ResultUnknown",
+            Self::EarlierRunUnfinished => "EarlierRunUnfinished",
+            Self::ForeignJob => "ForeignJob",
+            Self::NoSource => "NoSource",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::ContainerNotFound => "ContainerNotFound",
+            Self::JobRefused => "JobRefused",
+            Self::NamespaceExcluded => "NamespaceExcluded",
+        }
+    }
+}
+
+/// A condition of `kind` as of `now`. Its transition time is the one of `before`, the conditions
+/// it replaces, where the status has not changed: readers take that time as "since".
+pub fn condition(
+    before: &[Condition],
+    kind: &str,
+    status: bool,
+    reason: Reason,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let status = if status { "True" } else { "False" };
+    let since = before
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == status)
+        .map_or(Time(now), |condition| condition.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: since,
+    }
+}

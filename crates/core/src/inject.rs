@@ -1,0 +1,129 @@
+//! Admission: whether a Pod has to wait, and what is added to it for that (contract §7). It knows
+//! nothing of HTTP: what is injected is one description that [`patch`] renders, and that could as
+//! well be rendered for a policy inside the API server.
+//!
+//! A Pod stays raw JSON, so that fields this build doesn't know survive.
+
+mod patch;
+mod pod;
+mod resources;
+mod waiter;
+
+use migrations_api::{Migrator, names};
+use serde_json::Value;
+
+use crate::selector::Selector;
+use pod::Pod;
+
+pub use patch::patch;
+pub use resources::Resources;
+pub use waiter::Injection;
+
+/// A Migrator as admission sees it: the Pods it selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Name of the Migrator.
+    pub migrator: String,
+    /// The Pods that wait, or why that can't be told.
+    pub selector: Result<Selector, String>,
+}
+
+impl Gate {
+    /// The gate of a Migrator.
+    pub fn of(migrator: &Migrator) -> Self {
+        Self {
+            migrator: migrator.metadata.name.clone().unwrap_or_default(),
+            selector: Selector::parse(&migrator.spec.selector).map_err(|e| format!("spec.selector {e}")),
+        }
+    }
+
+    /// The gate of a Migrator that this build can't read.
+    pub fn unreadable(migrator: &str, error: &str) -> Self {
+        Self { migrator: migrator.to_owned(), selector: Err(error.to_owned()) }
+    }
+}
+
+/// What every injected waiter is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the waiter.
+    pub image: String,
+    /// Where waiters ask, `host:port`, in order.
+    pub servers: Vec<String>,
+    /// The name in the certificate of those servers.
+    pub server_name: String,
+    /// What a waiter requests, and its limit.
+    pub resources: Resources,
+}
+
+/// What is to become of a Pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is none of ours.
+    Untouched(Untouched),
+    /// It must not be created now.
+    Refuse {
+        /// Which Pod, why, and the fix.
+        message: String,
+    },
+    /// It waits.
+    Inject(Box<Injection>),
+}
+
+/// Why a Pod is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untouched {
+    /// It runs a migration: waiting for it would be waiting for itself.
+    Run,
+    /// It is annotated to start without waiting.
+    NoWait,
+    /// No Migrator of its namespace selects it.
+    NoMatch,
+}
+
+/// Decides over a Pod that is about to be created in `namespace`, whose Migrators have `gates`.
+pub fn decide<'a>(
+    pod: &Value,
+    namespace: &str,
+    gates: impl IntoIterator<Item = &'a Gate>,
+    settings: &Settings,
+) -> Verdict {
+    let pod = Pod(pod);
+    if pod.annotated(names::NO_WAIT_ANNOTATION) {
+        let reason = if pod.is_run() { Untouched::Run } else { Untouched::NoWait };
+        return Verdict::Untouched(reason);
+    }
+    let labels = pod.labels();
+    let (mut matching, mut unreadable) = (Vec::new(), Vec::new());
+    for Gate { migrator, selector } in gates {
+        match selector {
+            Ok(selector) if selector.matches(&labels) => matching.push(migrator.as_str()),
+            Ok(_) => {}
+            Err(error) => unreadable.push((migrator.as_str(), error.as_str())),
+        }
+    }
+    if !matching.is_empty() {
+        return Verdict::Inject(Box::new(Injection::of(pod, namespace, &matching, settings)));
+    }
+    if pod.annotated(names::REQUIRED_ANNOTATION) {
+        return Verdict::Refuse { message: refusal(pod, namespace, &unreadable) };
+    }
+    Verdict::Untouched(Untouched::NoMatch)
+}
+
+fn refusal(pod: Pod<'_>, namespace: &str, unreadable: &[(&str, &str)]) -> String {
+    let told =
+        |(migrator, error): &(&str, &str)| format!(". Migrator {migrator:?} can't be followed: {error}");
+    format!(
+        "Pod {:?} in namespace {namespace:?} is annotated {}: \"true\", but no Migrator in that namespace selects \
+         it; create a Migrator whose spec.selector matches the Pod's labels (what controls the Pod tries again by \
+         itself), or take the annotation off{}",
+        pod.name(),
+        names::REQUIRED_ANNOTATION,
+        unreadable.iter().map(told).collect::<String>(),
+    )
+}
+
+#[cfg(test)]
+#[path = "inject/tests.rs"]
+mod tests;

@@ -1,0 +1,69 @@
+//! Reading a Pod that is raw JSON. What is absent or of another type reads as nothing: the API
+//! server has the last word on such a Pod.
+
+use std::collections::BTreeMap;
+
+use migrations_api::names;
+use serde_json::Value;
+
+/// A Pod as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Pod<'a>(pub(super) &'a Value);
+
+impl<'a> Pod<'a> {
+    /// Its name, or what the API server will make one from.
+    pub(super) fn name(self) -> &'a str {
+        let metadata = &self.0["metadata"];
+        metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or_default()
+    }
+
+    pub(super) fn labels(self) -> BTreeMap<String, String> {
+        let labels = self.0["metadata"]["labels"].as_object().into_iter().flatten();
+        labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    }
+
+    /// Whether it carries `annotation` with the value `"true"`.
+    pub(super) fn annotated(self, annotation: &str) -> bool {
+        self.0["metadata"]["annotations"][annotation] == "true"
+    }
+
+    /// Whether it looks like the Pod of a run, ours or the original's.
+    pub(super) fn is_run(self) -> bool {
+        let metadata = &self.0["metadata"];
+        let owners = metadata["ownerReferences"].as_array();
+        metadata["labels"][names::RUN_LABEL].is_string()
+            && owners.into_iter().flatten().any(|owner| owner["controller"] == true && owner["kind"] == "Job")
+    }
+
+    pub(super) fn containers(self) -> &'a [Value] {
+        list(&self.0["spec"]["containers"])
+    }
+
+    pub(super) fn init_containers(self) -> &'a [Value] {
+        list(&self.0["spec"]["initContainers"])
+    }
+
+    pub(super) fn volumes(self) -> &'a [Value] {
+        list(&self.0["spec"]["volumes"])
+    }
+
+    /// The one user that all containers run as; nothing where they differ or one leaves it open.
+    pub(super) fn user(self) -> Option<i64> {
+        let of_pod = self.0["spec"]["securityContext"]["runAsUser"].as_i64();
+        let mut users = self
+            .containers()
+            .iter()
+            .map(|container| container["securityContext"]["runAsUser"].as_i64().or(of_pod));
+        let first = users.next()??;
+        users.all(|user| user == Some(first)).then_some(first)
+    }
+
+    /// The limit of `resource` for the Pod as a whole, where it is set.
+    pub(super) fn limit(self, resource: &str) -> Option<&'a str> {
+        self.0["spec"]["resources"]["limits"][resource].as_str()
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}

@@ -1,0 +1,252 @@
+//! The rules of admission, a row each, and the patch as it is sent.
+
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn gate(migrator: &str, app: &str) -> Gate {
+    let selector = serde_json::from_value(json!({"matchLabels": {"app": app}})).unwrap();
+    Gate { migrator: migrator.to_owned(), selector: Ok(Selector::parse(&selector).unwrap()) }
+}
+
+fn settings() -> Settings {
+    Settings {
+        image: "waiter:1".to_owned(),
+        servers: vec![
+            "10.96.0.7:8443".to_owned(),
+            "migrations-webhook.migrations-operator.svc:8443".to_owned(),
+        ],
+        server_name: "migrations-webhook.migrations-operator.svc".to_owned(),
+        resources: Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() },
+    }
+}
+
+/// A Pod of the shop, with `changes` merged into it.
+fn shop_pod(changes: &Value) -> Value {
+    let mut pod = json!({
+        "metadata": {"generateName": "shop-7d-", "labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "app", "image": "shop:2"}, {"name": "log", "image": "log:1"}]},
+    });
+    json_patch::merge(&mut pod, changes);
+    pod
+}
+
+fn admit(pod: &Value, gates: &[Gate]) -> Value {
+    let mut after = pod.clone();
+    match decide(pod, "default", gates, &settings()) {
+        Verdict::Inject(injection) => {
+            json_patch::patch(&mut after, &patch(pod, &injection)).unwrap();
+        }
+        other => panic!("not injected: {other:?}"),
+    }
+    after
+}
+
+fn names_of(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
+}
+
+#[rstest]
+#[case::no_migrator(json!({}), &[], Untouched::NoMatch)]
+#[case::other_labels(json!({}), &[gate("blog", "blog")], Untouched::NoMatch)]
+#[case::no_labels(json!({"metadata": {"labels": null}}), &[gate("shop", "shop")], Untouched::NoMatch)]
+#[case::no_wait(json!({"metadata": {"annotations": {names::NO_WAIT_ANNOTATION: "true"}}}), &[gate("shop", "shop")], Untouched::NoWait)]
+#[case::no_wait_wins_over_required(
+    json!({"metadata": {"annotations": {names::NO_WAIT_ANNOTATION: "true", names::REQUIRED_ANNOTATION: "true"}}}),
+    &[], Untouched::NoWait)]
+#[case::pod_of_a_run(
+    json!({"metadata": {
+        "labels": {names::RUN_LABEL: "shop"}, "annotations": {names::NO_WAIT_ANNOTATION: "true"},
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "shop-1", "uid": "1", "controller": true}],
+    }}),
+    &[gate("shop", "shop")], Untouched::Run)]
+#[case::unreadable_migrator(json!({}), &[Gate::unreadable("shop", "spec.selector: missing")], Untouched::NoMatch)]
+fn a_pod_that_need_not_wait_is_left_alone(
+    #[case] changes: Value,
+    #[case] gates: &[Gate],
+    #[case] reason: Untouched,
+) {
+    assert_eq!(decide(&shop_pod(&changes), "default", gates, &settings()), Verdict::Untouched(reason));
+}
+
+#[rstest]
+#[case::no_wait_must_be_true(json!({"metadata": {"annotations": {names::NO_WAIT_ANNOTATION: "yes"}}}))]
+#[case::run_label_alone_is_no_run(json!({"metadata": {"labels": {names::RUN_LABEL: "shop"}}}))]
+#[case::required_and_selected(json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}))]
+fn a_selected_pod_waits(#[case] changes: Value) {
+    let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
+    assert_eq!(names_of(&after["spec"]["initContainers"]), ["migrate-wait-shop"]);
+}
+
+#[rstest]
+#[case::generated_name(json!({}), "\"shop-7d-\"")]
+#[case::name(json!({"metadata": {"name": "shop-0"}}), "\"shop-0\"")]
+#[case::namespace(json!({}), "in namespace \"default\"")]
+#[case::annotation(json!({}), "migrations.coderanger.net/required: \"true\"")]
+#[case::fix(json!({}), "create a Migrator whose spec.selector matches")]
+#[case::unreadable_migrator_is_told(json!({}), "Migrator \"broken\" can't be followed: spec.selector is empty")]
+fn a_required_pod_without_a_migrator_is_refused(#[case] changes: Value, #[case] said: &str) {
+    let mut pod = shop_pod(&changes);
+    json_patch::merge(&mut pod, &json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}));
+    let gates = [gate("blog", "blog"), Gate::unreadable("broken", "spec.selector is empty")];
+    match decide(&pod, "default", &gates, &settings()) {
+        Verdict::Refuse { message } => assert!(message.contains(said), "{message}"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn a_migrator_with_a_selector_that_cannot_be_followed_is_a_gate_that_says_so() {
+    let migrator = Migrator::new("shop", migrations_api::MigratorSpec::default());
+    let error = Gate::of(&migrator).selector.unwrap_err();
+    assert!(error.starts_with("spec.selector is empty"), "{error}");
+}
+
+#[test]
+fn waiters_come_first_together_one_for_each_migrator() {
+    let pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "proxy"}, {"name": "setup"}]}}));
+    let after = admit(&pod, &[gate("a", "shop"), gate("b", "shop"), gate("c", "blog")]);
+    let containers = &after["spec"]["initContainers"];
+    assert_eq!(names_of(containers), ["migrate-wait-a", "migrate-wait-b", "proxy", "setup"]);
+}
+
+#[test]
+fn an_old_waiter_is_rewritten_where_it_stands() {
+    let old = json!({"name": "migrate-wait-shop", "image": "old:1", "command": ["/waiter", "http://api"]});
+    let pod = shop_pod(&json!({"spec": {
+        "initContainers": [{"name": "setup"}, old],
+        "volumes": [{"name": "data"}, {"name": names::WAITER_VOLUME, "emptyDir": {}}],
+    }}));
+    let after = admit(&pod, &[gate("shop", "shop")]);
+    let containers = &after["spec"]["initContainers"];
+    assert_eq!(names_of(containers), ["setup", "migrate-wait-shop"]);
+    assert_eq!(containers[1]["image"], "waiter:1");
+    assert_eq!(containers[1]["command"], Value::Null);
+    assert_eq!(names_of(&after["spec"]["volumes"]), ["data", names::WAITER_VOLUME]);
+    assert!(after["spec"]["volumes"][1]["projected"].is_object());
+}
+
+#[test]
+fn what_other_webhooks_made_of_todays_waiter_stays() {
+    let gates = [gate("shop", "shop")];
+    let mut pod = admit(&shop_pod(&json!({})), &gates);
+    pod["spec"]["initContainers"][0]["image"] = json!("mirror.example/waiter:1");
+    pod["spec"]["initContainers"][0]["terminationMessagePath"] = json!("/dev/termination-log");
+    assert_eq!(admit(&pod, &gates), pod);
+}
+
+#[test]
+fn a_waiter_whose_pod_has_got_another_image_is_rewritten() {
+    let gates = [gate("shop", "shop")];
+    let mut pod = admit(&shop_pod(&json!({})), &gates);
+    pod["spec"]["containers"][0]["image"] = json!("shop:3");
+    let args = admit(&pod, &gates)["spec"]["initContainers"][0]["args"].to_string();
+    assert!(args.contains("app=shop:3"), "{args}");
+}
+
+#[rstest]
+#[case::nobody_says(json!({}), 65532)]
+#[case::pod_says(json!({"spec": {"securityContext": {"runAsUser": 1000}}}), 1000)]
+#[case::root(json!({"spec": {"securityContext": {"runAsUser": 0}}}), 65532)]
+#[case::containers_agree(
+    json!({"spec": {"containers": [{"securityContext": {"runAsUser": 7}}, {"securityContext": {"runAsUser": 7}}]}}), 7)]
+#[case::container_wins_over_pod(
+    json!({"spec": {"securityContext": {"runAsUser": 5}, "containers": [{"securityContext": {"runAsUser": 7}}]}}), 7)]
+#[case::containers_differ(
+    json!({"spec": {"securityContext": {"runAsUser": 5}, "containers": [{"securityContext": {"runAsUser": 7}}, {}]}}), 65532)]
+#[case::one_leaves_it_open(
+    json!({"spec": {"containers": [{"securityContext": {"runAsUser": 7}}, {}]}}), 65532)]
+fn a_waiter_runs_as_the_pods_user(#[case] changes: Value, #[case] user: i64) {
+    let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
+    assert_eq!(after["spec"]["initContainers"][0]["securityContext"]["runAsUser"], user);
+}
+
+#[test]
+fn a_container_without_an_image_does_not_make_the_arguments_unreadable() {
+    let pod =
+        shop_pod(&json!({"spec": {"containers": [{"name": "app"}, {"name": "log", "image": "log:1"}]}}));
+    let args = &admit(&pod, &[gate("shop", "shop")])["spec"]["initContainers"][0]["args"];
+    let args: Vec<String> = serde_json::from_value(args.clone()).unwrap();
+    let read = migrations_protocol::Arguments::parse(args).unwrap();
+    assert_eq!(read.containers.len(), 1);
+}
+
+#[test]
+fn the_patch_as_it_is_sent() {
+    let pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "setup", "image": "setup:1"}]}}));
+    match decide(&pod, "default", &[gate("shop", "shop")], &settings()) {
+        Verdict::Inject(injection) => insta::assert_json_snapshot!(patch(&pod, &injection)),
+        other => panic!("not injected: {other:?}"),
+    }
+}
+
+fn any_pod() -> impl Strategy<Value = Value> {
+    let container = prop_oneof![
+        Just(json!({"name": "setup", "image": "s"})),
+        Just(json!({"name": "migrate-wait-a", "image": "old"})),
+        Just(json!({"name": "migrate-wait-b", "env": [{"name": "X", "value": "y"}]})),
+        Just(json!({"name": "proxy", "restartPolicy": "Always", "fieldOfTheFuture": 1})),
+    ];
+    let volume = prop_oneof![
+        Just(json!({"name": "data"})),
+        Just(json!({"name": names::WAITER_VOLUME, "emptyDir": {}}))
+    ];
+    (
+        proptest::option::of(proptest::collection::hash_set(0..4_usize, 0..4)),
+        proptest::collection::vec(container, 4),
+        proptest::option::of(proptest::collection::vec(volume, 0..2)),
+        proptest::option::of("[1-9][0-9]{0,3}m"),
+    )
+        .prop_map(|(kept, init, volumes, cpu)| {
+            let mut seen = std::collections::BTreeSet::new();
+            let init = kept.map(|kept| {
+                let kept = kept.into_iter().filter_map(|index| init.get(index).cloned());
+                kept.filter(|container| seen.insert(container["name"].to_string())).collect::<Vec<_>>()
+            });
+            let mut pod = json!({
+                "metadata": {"name": "p", "labels": {"app": "shop"}},
+                "spec": {"containers": [{"name": "app", "image": "shop:1"}], "unknown": {"kept": true}},
+            });
+            if let Some(init) = init {
+                pod["spec"]["initContainers"] = json!(init);
+            }
+            if let Some(volumes) = volumes {
+                pod["spec"]["volumes"] = json!(volumes);
+            }
+            if let Some(cpu) = cpu {
+                pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": cpu}});
+            }
+            pod
+        })
+}
+
+/// The Pod without anything of ours.
+fn stripped(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    for (list, ours) in [("initContainers", names::WAITER_PREFIX), ("volumes", names::WAITER_VOLUME)] {
+        let rest: Vec<_> = pod["spec"][list].as_array().into_iter().flatten().cloned().collect();
+        let rest: Vec<_> =
+            rest.into_iter().filter(|item| !item["name"].as_str().unwrap().starts_with(ours)).collect();
+        pod["spec"][list] = json!(rest);
+    }
+    pod
+}
+
+proptest! {
+    #[test]
+    fn repeating_it_on_its_own_output_changes_nothing(pod in any_pod()) {
+        let gates = [gate("a", "shop"), gate("b", "shop"), gate("c", "blog")];
+        let once = admit(&pod, &gates);
+        match decide(&once, "default", &gates, &settings()) {
+            Verdict::Inject(injection) => prop_assert_eq!(patch(&once, &injection), json_patch::Patch::default()),
+            other => prop_assert!(false, "{:?}", other),
+        }
+        prop_assert_eq!(stripped(&once), stripped(&pod));
+        for name in ["migrate-wait-a", "migrate-wait-b"] {
+            let init = names_of(&once["spec"]["initContainers"]);
+            prop_assert_eq!(init.iter().filter(|present| **present == name).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What is injected: a container for each Migrator that selects the Pod, and the volume they mount.
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapProjection, Container, EnvVar, KeyToPath, ProjectedVolumeSource, SeccompProfile,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
+};
+use migrations_api::names;
+use migrations_protocol::{Arguments, Container as Admitted, MOUNT_PATH};
+
+use super::pod::Pod;
+use super::{Resources, Settings};
+
+/// Environment variable of a waiter with a hash of what was injected. A waiter whose hash is
+/// today's is left as it is, whatever other webhooks have since made of it: they may have to point
+/// its image at a mirror, and the API server may call us again after them.
+pub(super) const CONTENT_VARIABLE: &str = "MIGRATIONS_WAITER_CONTENT";
+
+/// Who a waiter runs as where the Pod's containers don't say.
+const NOBODY: i64 = 65532;
+
+/// What a Pod that waits is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injection {
+    /// The waiters, one for each Migrator, in the order of the Migrators' names.
+    pub containers: Vec<Container>,
+    /// The volume they mount.
+    pub volume: Volume,
+}
+
+impl Injection {
+    pub(super) fn of(pod: Pod<'_>, namespace: &str, migrators: &[&str], settings: &Settings) -> Self {
+        let waiter = |migrator: &&str| waiter(pod, namespace, migrator, settings);
+        Self { containers: migrators.iter().map(waiter).collect(), volume: volume() }
+    }
+}
+
+fn waiter(pod: Pod<'_>, namespace: &str, migrator: &str, settings: &Settings) -> Container {
+    let Settings { image, servers, server_name, resources } = settings;
+    let arguments = Arguments {
+        namespace: namespace.to_owned(),
+        migrator: migrator.to_owned(),
+        containers: admitted(pod),
+        servers: servers.clone(),
+        server_name: server_name.clone(),
+        ca: format!("{MOUNT_PATH}/{}", names::CA_BUNDLE_KEY).into(),
+    };
+    let mut container = Container {
+        name: names::waiter_container(migrator),
+        image: Some(image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        args: Some(arguments.to_args()),
+        resources: Some(Resources::within(resources, pod)),
+        security_context: Some(restricted(pod)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![VolumeMount {
+            name: names::WAITER_VOLUME.to_owned(),
+            mount_path: MOUNT_PATH.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }]),
+        ..Container::default()
+    };
+    let content = names::short_hash(&serde_json::to_vec(&container).unwrap_or_default());
+    container.env =
+        Some(vec![EnvVar { name: CONTENT_VARIABLE.to_owned(), value: Some(content), value_from: None }]);
+    container
+}
+
+/// The Pod's containers as they are admitted. One without an image is left out: other webhooks may
+/// fill it in, or the API server refuses the Pod.
+fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
+    let named = |container: &serde_json::Value| {
+        let (name, image) = (container["name"].as_str()?, container["image"].as_str()?);
+        (!name.is_empty() && !image.is_empty())
+            .then(|| Admitted { name: name.to_owned(), image: image.to_owned() })
+    };
+    pod.containers().iter().filter_map(named).collect()
+}
+
+/// The restricted profile of the Pod Security Standards.
+fn restricted(pod: Pod<'_>) -> SecurityContext {
+    SecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(pod.user().filter(|user| *user != 0).unwrap_or(NOBODY)),
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
+        ..SecurityContext::default()
+    }
+}
+
+/// One projected volume for all of a Pod's waiters; a token of the waiter's own audience and the
+/// Pod's annotations are further sources of it.
+fn volume() -> Volume {
+    let bundle = ConfigMapProjection {
+        name: names::CA_BUNDLE_CONFIG_MAP.to_owned(),
+        items: Some(vec![KeyToPath {
+            key: names::CA_BUNDLE_KEY.to_owned(),
+            path: names::CA_BUNDLE_KEY.to_owned(),
+            mode: None,
+        }]),
+        optional: None,
+    };
+    Volume {
+        name: names::WAITER_VOLUME.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o444),
+            sources: Some(vec![VolumeProjection { config_map: Some(bundle), ..VolumeProjection::default() }]),
+        }),
+        ..Volume::default()
+    }
+}

@@ -1,0 +1,67 @@
+//! What a decision asks for. A plan leaves execution no choices: the status is written first, then
+//! the effects follow in order, and the first that fails ends it. Whatever is left undone is asked
+//! for again by the next decision.
+
+use std::time::Duration;
+
+use migrations_api::{MigratorStatus, Reason, Source};
+use serde_json::Value;
+
+/// What to do about one Migrator now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The status to write, where it differs from the one that was read. Precondition: uid and
+    /// resourceVersion of the Migrator as read.
+    pub status: Option<Box<MigratorStatus>>,
+    /// What to do after that, in order.
+    pub effects: Vec<Effect>,
+    /// What to tell once all is done.
+    pub events: Vec<Event>,
+    /// When to look again without being told.
+    pub look_again: Option<Duration>,
+}
+
+/// One change of a Job. The Job's uid is the precondition wherever it exists already.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Create it, suspended. That one of this name exists is an outcome: the next decision looks
+    /// whose it is.
+    CreateJob(Box<Value>),
+    /// Let it run.
+    StartJob {
+        /// Its name.
+        name: String,
+        /// Its uid, as bound in the status.
+        uid: String,
+        /// Its version, as read.
+        resource_version: String,
+    },
+    /// Delete it with its Pods. That it is gone is an outcome.
+    DeleteJob {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+}
+
+/// Something users should see in `kubectl describe` and `kubectl get events`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// A warning; else all is well.
+    pub warning: bool,
+    /// Why, from the one list of reasons.
+    pub reason: Reason,
+    /// What happened, for a person.
+    pub note: String,
+    /// The workload that it is told on as well.
+    pub workload: Option<Source>,
+}
+
+impl Plan {
+    /// Whether it changes anything but the status' view of things: such plans are made again from
+    /// fresh reads before they are executed.
+    pub fn acts(&self) -> bool {
+        self.status.is_some() || !self.effects.is_empty()
+    }
+}

@@ -1,0 +1,139 @@
+//! How a run ended, read from its container (contract §5).
+
+use jiff::Timestamp;
+use migrations_api::{RunResult, names};
+
+use crate::snapshot::{ContainerFacts, ContainerState, JobFacts, JobOutcome, PodFacts, Termination};
+
+/// Longest output kept in the status, in bytes: what the kubelet keeps of a termination message.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// A run that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub result: RunResult,
+    /// Its last output, or why there is none.
+    pub message: String,
+    /// When its container started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+/// Where a run is that has been let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It ended.
+    Ended(Ended),
+    /// Its container runs.
+    Running,
+    /// Its container has not started; why not, where somebody said so.
+    NotStarted(String),
+}
+
+/// Reads a run's progress from its Job, where that still exists, and its Pods. The container's exit
+/// code counts; the Job's condition can prove success only.
+pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts]) -> Progress {
+    let containers = || pods.iter().filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
+    let ends: Vec<_> = containers().filter_map(termination).collect();
+    if let Some(end) = ends.iter().find(|end| end.exit_code == 0).or(ends.first()) {
+        return Progress::Ended(ended(end, None));
+    }
+    if containers().any(|container| matches!(container.state, ContainerState::Running(_))) {
+        return Progress::Running;
+    }
+    match job.map(|job| &job.outcome) {
+        Some(None) => return Progress::NotStarted(why_not_started(pods)),
+        Some(Some(JobOutcome::Complete)) => return Progress::Ended(unseen(RunResult::Succeeded, "")),
+        Some(Some(JobOutcome::Failed(_))) | None => {}
+    }
+    // The Job failed or is gone, and nobody saw the container end.
+    if job.is_none() && pods.iter().any(|pod| pod.unfinished()) {
+        return Progress::NotStarted(why_not_started(pods));
+    }
+    let failed_init = pods.iter().flat_map(|pod| &pod.init_containers).find_map(|container| {
+        termination(container).filter(|end| end.exit_code != 0).map(|end| (container, end))
+    });
+    if let Some((container, end)) = failed_init {
+        return Progress::Ended(ended(end, Some(&container.name)));
+    }
+    let said = match job.and_then(|job| job.outcome.as_ref()) {
+        Some(JobOutcome::Failed(message)) => message.as_str(),
+        _ => "its Job was deleted",
+    };
+    if let Some(reason) = pods.iter().find_map(|pod| pod.unschedulable.as_ref()) {
+        return Progress::Ended(unseen(RunResult::Failed, &format!("never scheduled: {reason}; {said}")));
+    }
+    Progress::Ended(unseen(
+        RunResult::Unknown,
+        &format!("nobody saw the migration end, so it may have done its work or a part of it: {said}"),
+    ))
+}
+
+fn termination(container: &ContainerFacts) -> Option<&Termination> {
+    match &container.state {
+        ContainerState::Terminated(end) => Some(end),
+        _ => None,
+    }
+}
+
+fn ended(end: &Termination, init_container: Option<&str>) -> Ended {
+    let result = if end.exit_code == 0 { RunResult::Succeeded } else { RunResult::Failed };
+    let output = last_bytes(end.message.trim_end(), LONGEST_MESSAGE);
+    let message = match (result, init_container) {
+        (RunResult::Succeeded, _) => String::new(),
+        (_, Some(name)) => format!("init container {name} exited with {}\n{output}", end.exit_code),
+        (_, None) => format!("exit code {}\n{output}", end.exit_code),
+    };
+    Ended { result, message, started: end.started, finished: end.finished }
+}
+
+fn unseen(result: RunResult, message: &str) -> Ended {
+    Ended { result, message: message.to_owned(), started: None, finished: None }
+}
+
+/// Why a run's container has not started, in the words of the scheduler or the kubelet.
+fn why_not_started(pods: &[&PodFacts]) -> String {
+    let said = |pod: &&PodFacts| {
+        if let Some(reason) = &pod.unschedulable {
+            return Some(format!("Pod {} is not scheduled: {reason}", pod.name));
+        }
+        let waiting = pod.init_containers.iter().chain(&pod.containers).find_map(|container| {
+            match &container.state {
+                // The kubelet's words for "all is well, wait".
+                ContainerState::Waiting(reason)
+                    if !matches!(reason.as_str(), "" | "PodInitializing" | "ContainerCreating") =>
+                {
+                    Some(format!("container {} of Pod {} waits: {reason}", container.name, pod.name))
+                }
+                _ => None,
+            }
+        });
+        waiting
+    };
+    pods.iter().find_map(said).unwrap_or_default()
+}
+
+/// The end of a text, at most `limit` bytes, cut between characters: an exception's last lines say
+/// most.
+pub fn last_bytes(text: &str, limit: usize) -> &str {
+    let start = text.len().saturating_sub(limit);
+    let start = (start..=text.len()).find(|index| text.is_char_boundary(*index)).unwrap_or(text.len());
+    text.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cut_text_is_an_end_of_it_within_the_limit(text in "\\PC*", limit in 0usize..40) {
+            let cut = last_bytes(&text, limit);
+            prop_assert!(cut.len() <= limit && text.ends_with(cut));
+            prop_assert!(text.len() > limit || cut == text);
+        }
+    }
+}

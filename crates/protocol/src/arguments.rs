@@ -1,0 +1,166 @@
+//! The waiter's command line: written by admission, read by the waiter, shown by `kubectl describe`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+use crate::{Container, Question};
+
+/// What admission tells a waiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// Namespace of the Pod.
+    pub namespace: String,
+    /// Name of the Migrator to wait for.
+    pub migrator: String,
+    /// The Pod's containers with the images they were admitted with.
+    pub containers: Vec<Container>,
+    /// Where to ask, in order: `host:port`, cluster IPs before names, so that no waiter depends on
+    /// cluster DNS (contract §8).
+    pub servers: Vec<String>,
+    /// The name that the server's certificate must carry, however it was reached.
+    pub server_name: String,
+    /// File with the certificates to trust, read again at each attempt.
+    pub ca: PathBuf,
+}
+
+/// A command line that is no waiter's.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgumentError {
+    /// The line asks for help.
+    #[error("{}", Arguments::HELP)]
+    Help,
+    /// A flag is unknown, lacks its value, or has one that isn't UTF-8.
+    #[error("{0}; see --help")]
+    Malformed(#[from] lexopt::Error),
+    /// A flag is missing.
+    #[error("--{0} is missing; it is written by the webhook when the Pod is created")]
+    Missing(&'static str),
+    /// A container is not `name=image`.
+    #[error("--container {0:?} is not NAME=IMAGE")]
+    Container(String),
+}
+
+impl Arguments {
+    /// What `--help` prints.
+    pub const HELP: &'static str = "\
+Waits in a Pod, as an init container, until the migrations of the Pod's image are done.
+Written into Pods by the migrations webhook; there is no need to run it by hand.
+
+Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE...
+                         --server HOST:PORT... --server-name NAME --ca FILE
+
+  --namespace NS          namespace of the Pod and of the Migrator
+  --migrator NAME         the Migrator to wait for
+  --container NAME=IMAGE  a container of the Pod with its image; once for each
+  --server HOST:PORT      where to ask; tried in order
+  --server-name NAME      the name in the server's certificate
+  --ca FILE               certificates to trust, PEM
+
+Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may pass never ends it.";
+
+    /// The command line, as an init container's `args`.
+    pub fn to_args(&self) -> Vec<String> {
+        let mut args = vec![
+            format!("--namespace={}", self.namespace),
+            format!("--migrator={}", self.migrator),
+        ];
+        args.extend(self.containers.iter().map(|c| format!("--container={}={}", c.name, c.image)));
+        args.extend(self.servers.iter().map(|server| format!("--server={server}")));
+        args.push(format!("--server-name={}", self.server_name));
+        args.push(format!("--ca={}", self.ca.display()));
+        args
+    }
+
+    /// Reads a command line, without the program's name.
+    pub fn parse<I>(args: I) -> Result<Self, ArgumentError>
+    where
+        I: IntoIterator,
+        I::Item: Into<OsString>,
+    {
+        let (mut namespace, mut migrator, mut server_name, mut ca) = (None, None, None, None);
+        let (mut containers, mut servers) = (Vec::new(), Vec::new());
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("namespace") => namespace = Some(parser.value()?.string()?),
+                Long("migrator") => migrator = Some(parser.value()?.string()?),
+                Long("container") => containers.push(container(&parser.value()?.string()?)?),
+                Long("server") => servers.push(parser.value()?.string()?),
+                Long("server-name") => server_name = Some(parser.value()?.string()?),
+                Long("ca") => ca = Some(PathBuf::from(parser.value()?)),
+                Long("help") | Short('h') => return Err(ArgumentError::Help),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if servers.is_empty() {
+            return Err(ArgumentError::Missing("server"));
+        }
+        Ok(Self {
+            namespace: namespace.ok_or(ArgumentError::Missing("namespace"))?,
+            migrator: migrator.ok_or(ArgumentError::Missing("migrator"))?,
+            containers,
+            servers,
+            server_name: server_name.ok_or(ArgumentError::Missing("server-name"))?,
+            ca: ca.ok_or(ArgumentError::Missing("ca"))?,
+        })
+    }
+
+    /// The question these arguments ask. `seen` is the version of the answer that is known.
+    pub fn question(&self, seen: Option<String>) -> Question {
+        Question {
+            namespace: self.namespace.clone(),
+            migrator: self.migrator.clone(),
+            containers: self.containers.clone(),
+            seen,
+        }
+    }
+}
+
+fn container(text: &str) -> Result<Container, ArgumentError> {
+    match text.split_once('=') {
+        Some((name, image)) if !name.is_empty() && !image.is_empty() => {
+            Ok(Container { name: name.to_owned(), image: image.to_owned() })
+        }
+        _ => Err(ArgumentError::Container(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            namespace in "[a-z][a-z0-9-]{0,20}",
+            migrator in "[a-z][a-z0-9.-]{0,40}",
+            containers in proptest::collection::vec(("[a-z][a-z0-9-]{0,10}", "[ -~]{1,60}"), 0..4),
+            servers in proptest::collection::vec("[a-z0-9.:\\[\\]]{1,40}", 1..4),
+            ca in "/[a-z/. ]{1,30}",
+        ) {
+            let arguments = Arguments {
+                namespace,
+                migrator,
+                containers: containers.into_iter().map(|(name, image)| Container { name, image }).collect(),
+                servers,
+                server_name: "webhook.operator.svc".to_owned(),
+                ca: ca.into(),
+            };
+            prop_assert_eq!(Arguments::parse(arguments.to_args()).unwrap(), arguments);
+        }
+    }
+
+    #[rstest]
+    #[case::nothing(&[], "--server is missing")]
+    #[case::unknown_flag(&["--colour=red"], "invalid option '--colour'")]
+    #[case::container_without_image(&["--container=app"], "is not NAME=IMAGE")]
+    #[case::help(&["--help"], "Usage:")]
+    fn a_wrong_line_is_told_what_is_wrong(#[case] args: &[&str], #[case] said: &str) {
+        let error = Arguments::parse(args).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

@@ -1,0 +1,37 @@
+//! What the webhook and the waiter must agree on: the waiter's arguments, its exit codes, and the
+//! question and answer between them. Waiters live as long as their Pods, so an old waiter talks to
+//! a newer webhook: nothing here may change its meaning, only grow.
+//!
+//! No I/O: the waiter carries it over TLS with its own client, the webhook with its own server.
+
+mod arguments;
+mod question;
+
+pub use arguments::{ArgumentError, Arguments};
+pub use question::{Answer, Container, Question, Verdict};
+
+/// Version of question and answer. Part of [`QUESTION_PATH`].
+pub const VERSION: u16 = 1;
+
+/// Path of the question, asked with POST and a JSON body.
+pub const QUESTION_PATH: &str = "/v1/question";
+
+/// How long a webhook holds a question whose answer is still what the waiter has seen, in seconds.
+/// A waiter allows the answer this time and some more.
+pub const HOLD_SECONDS: u64 = 25;
+
+/// Largest question and largest answer, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// Exit code of a waiter that was released.
+pub const EXIT_RELEASED: u8 = 0;
+
+/// Exit code of a waiter whose arguments make no sense. Only a webhook writes them, so it is a
+/// defect, or a Pod written by hand.
+pub const EXIT_USAGE: u8 = 64;
+
+/// Exit code of a waiter that was asked to end, by SIGTERM or SIGINT.
+pub const EXIT_TERMINATED: u8 = 143;
+
+/// Directory that the webhook mounts into the waiter's container.
+pub const MOUNT_PATH: &str = "/var/run/migrations";
