@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use migrations_api::conditions::READY;
 use migrations_api::{CurrentRun, DoneKey, How, MigratorStatus, Reason, RunRecord, RunResult};
 
-use crate::due::{Due, Member, Survey, blocked, due, is_done, survey};
+use crate::due::{Due, Member, Survey, blocked, due, given_up, is_done, survey};
 use crate::job::{self, RunIdentity};
 use crate::plan::{Effect, Event, Plan};
 use crate::snapshot::{Gate, JobFacts, JobOutcome, Snapshot};
@@ -104,9 +104,11 @@ impl Draft<'_> {
     /// Claims the first due key that no failed run blocks.
     fn claim(&mut self, valid: &Valid, due: &[Due<'_>]) -> Standing {
         let mut stalled = None;
-        for due in due {
+        let mut due: Vec<_> =
+            due.iter().map(|due| (due, job::run_hash(valid, due.source.workload.template))).collect();
+        due.sort_by_key(|(due, run_hash)| given_up(&self.status.history, due.key, run_hash));
+        for (due, run_hash) in due {
             let template = due.source.workload.template;
-            let run_hash = job::run_hash(valid, template);
             if let Some(record) = blocked(&self.status.history, due.key, &run_hash) {
                 stalled.get_or_insert_with(|| failed(record));
                 continue;
@@ -228,7 +230,7 @@ impl Draft<'_> {
                 count(undone.iter().filter(|member| member.waits(&snapshot.name)).count() + lacking);
             self.status.ungated =
                 count(undone.iter().filter(|member| member.ungated(&snapshot.name)).count());
-            if !undone.is_empty() && self.status.current.is_none() {
+            if !undone.is_empty() {
                 look_again = Some(LOOK_AGAIN);
             }
             let first = survey.members.first().map(|member| member.pod);

@@ -118,3 +118,9 @@ pub fn blocked<'a>(history: &'a [RunRecord], key: &str, run_hash: &str) -> Optio
     let final_result = matches!(newest.result, RunResult::Failed | RunResult::Unknown);
     (final_result && newest.run_hash == run_hash).then_some(newest)
 }
+
+/// Whether the newest run of a key was given up because its container couldn't start.
+pub fn given_up(history: &[RunRecord], key: &str, run_hash: &str) -> bool {
+    let newest = history.iter().find(|record| record.key == key);
+    newest.is_some_and(|it| it.result == RunResult::NotStarted && it.run_hash == run_hash)
+}

@@ -16,7 +16,7 @@ use crate::selector::Selector;
 use pod::Pod;
 
 pub use patch::patch;
-pub use resources::Resources;
+pub use resources::{QuantityError, Resources, quantity};
 pub use waiter::Injection;
 
 /// A Migrator as admission sees it: the Pods it selects.

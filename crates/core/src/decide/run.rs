@@ -5,13 +5,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use migrations_api::{CurrentRun, DoneKey, How, Reason, RunRecord, RunResult};
 
 use super::Draft;
-use crate::due::{Due, blocked};
+use crate::due::{Due, blocked, given_up};
 use crate::job::{self, RunIdentity};
 use crate::plan::{Effect, Event};
 use crate::result::{Ended, Progress, progress};
 use crate::snapshot::{JobFacts, PodFacts};
 use crate::status::Standing;
 use crate::validate::Valid;
+
+/// How long a started Job may be without a Pod before that is told, in seconds.
+const NO_POD_AFTER: i64 = 15;
 
 impl Draft<'_> {
     /// Moves the current run on. `wanted` is what a missing Job is made from; there is none while
@@ -112,7 +115,9 @@ impl Draft<'_> {
         match progress(job, &pods) {
             Progress::Running => Some(running(run, "")),
             Progress::NotStarted(why) => {
-                let Some(job) = job.filter(|job| !job.terminating && self.is_overtaken(run, wanted)) else {
+                let why = self.why_not_started(run, &pods, why);
+                let stuck = !why.is_empty() && self.is_overtaken(run, wanted);
+                let Some(job) = job.filter(|job| !job.terminating && stuck) else {
                     return Some(running(run, &why));
                 };
                 self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
@@ -128,13 +133,27 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether a run whose container never started stands in the way of one that is due now.
+    /// A Job that is refused its Pod, by a quota say, tells it in events alone.
+    fn why_not_started(&self, run: &CurrentRun, pods: &[&PodFacts], said: String) -> String {
+        let waited = self.now.duration_since(run.started.0);
+        if !said.is_empty() || !pods.is_empty() || waited.as_secs() < NO_POD_AFTER {
+            return said;
+        }
+        let (job, namespace) = (&run.job, &self.snapshot.namespace);
+        format!("it has no Pod yet; 'kubectl describe job {job} -n {namespace}' shows why")
+    }
+
+    /// Whether a run whose container can't start stands in the way of one that is due now. One that
+    /// was given up before doesn't count, else two of them would take turns for ever.
     fn is_overtaken(&self, run: &CurrentRun, wanted: Option<(&Valid, &[Due<'_>])>) -> bool {
         wanted.is_some_and(|(valid, due)| {
             due.iter().any(|due| {
                 let run_hash = job::run_hash(valid, due.source.workload.template);
                 let changed = due.key != run.key || run_hash != run.run_hash;
-                changed && blocked(&self.status.history, due.key, &run_hash).is_none()
+                let history = &self.status.history;
+                changed
+                    && blocked(history, due.key, &run_hash).is_none()
+                    && !given_up(history, due.key, &run_hash)
             })
         })
     }

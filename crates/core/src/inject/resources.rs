@@ -17,6 +17,16 @@ pub struct Resources {
     pub memory: String,
 }
 
+/// A text that is no Kubernetes quantity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no quantity; write one such as 100m or 32Mi")]
+pub struct QuantityError(String);
+
+/// Reads a Kubernetes quantity; it stays as it is written.
+pub fn quantity(text: &str) -> Result<String, QuantityError> {
+    amount(text).map(|_| text.to_owned()).ok_or_else(|| QuantityError(text.to_owned()))
+}
+
 impl Resources {
     pub(super) fn within(&self, pod: Pod<'_>) -> ResourceRequirements {
         let amounts: BTreeMap<_, _> = [("cpu", &self.cpu), ("memory", &self.memory)]

@@ -1,0 +1,181 @@
+//! The climb from a Pod to its workload, for workloads of every kind (contract §3).
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use migrations_core::snapshot::{OwnerRef, Owners, PodFacts};
+use migrations_core::workload::{Climb, climb};
+use rstest::rstest;
+use serde_json::{Value, json};
+use world::{World, owner};
+
+/// Climbs, reading what is asked for from `cluster`; what isn't there can't be read.
+fn climbed<'a>(pod: &PodFacts, cluster: &Owners, owners: &'a mut Owners) -> Option<(String, String, bool)> {
+    for _ in 0..20 {
+        match climb(pod, Some("app"), owners)? {
+            Climb::Read(reference) => {
+                let found = cluster.get(&reference).cloned().flatten();
+                owners.insert(reference, found);
+            }
+            Climb::Reached(workload) => {
+                return Some((workload.reference.kind.clone(), workload.key.clone(), workload.current));
+            }
+        }
+    }
+    panic!("never reaches the top");
+}
+
+fn pod_of(reference: Option<OwnerRef>, image: &str, labels: &[(&str, &str)]) -> PodFacts {
+    let mut pod = World::new().pod("any", image).clone();
+    pod.name = "pod".to_owned();
+    pod.owner = reference;
+    pod.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    pod
+}
+
+fn itself(pod: &PodFacts) -> OwnerRef {
+    OwnerRef { uid: Some(pod.uid.clone()), ..owner("v1", "Pod", "pod") }
+}
+
+fn template(image: &str) -> Value {
+    json!({ "metadata": { "labels": { "app": "shop" } }, "spec": { "containers": [{ "name": "app", "image": image }] } })
+}
+
+fn owned_by(reference: &OwnerRef, template: &Value) -> Value {
+    json!({
+        "metadata": { "ownerReferences": [{
+            "apiVersion": reference.api_version, "kind": reference.kind, "name": reference.name,
+            "uid": reference.uid, "controller": true,
+        }]},
+        "spec": { "template": template },
+    })
+}
+
+/// A chain of two: `bottom` with one template, `top` with another.
+fn chain(bottom: &OwnerRef, bottom_template: &Value, top: &OwnerRef, top_object: Value) -> Owners {
+    BTreeMap::from([(bottom.clone(), Some(owned_by(top, bottom_template))), (top.clone(), Some(top_object))])
+}
+
+fn with_template(template: &Value) -> Value {
+    json!({ "metadata": {}, "spec": { "template": template } })
+}
+
+#[rstest]
+#[case::newest_replica_set("v2", "v2", true, "v2")]
+#[case::older_replica_set_keeps_its_own_image("v1", "v2", false, "v1")]
+fn a_deployment(#[case] in_pod: &str, #[case] deployed: &str, #[case] current: bool, #[case] key: &str) {
+    let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
+    let mut of_set = template(in_pod);
+    of_set["metadata"]["labels"]["pod-template-hash"] = json!("1");
+    let cluster = chain(&set, &of_set, &deployment, with_template(&template(deployed)));
+    let pod = pod_of(Some(set), in_pod, &[]);
+    let expected = ("Deployment".to_owned(), key.to_owned(), current);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+}
+
+/// Other webhooks rewrite images; the revision is what stays the same.
+#[test]
+fn the_key_is_the_templates_image_not_the_rewritten_one_of_the_pod() {
+    let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
+    let cluster = chain(&set, &template("shop:v1"), &deployment, with_template(&template("shop:v1")));
+    let pod = pod_of(Some(set), "mirror/shop@sha256:1", &[]);
+    let (_, key, current) = climbed(&pod, &cluster, &mut Owners::new()).unwrap();
+    assert_eq!((key.as_str(), current), ("shop:v1", true));
+}
+
+#[rstest]
+#[case::updated(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-2", true)]
+#[case::older(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-1", false)]
+#[case::status_lags(json!({ "observedGeneration": 1, "updateRevision": "db-1" }), "db-1", false)]
+fn a_stateful_set(#[case] status: Value, #[case] revision: &str, #[case] current: bool) {
+    let set = owner("apps/v1", "StatefulSet", "db");
+    let object = json!({ "metadata": { "generation": 2 }, "spec": { "template": template("shop:v2") }, "status": status });
+    let cluster = BTreeMap::from([(set.clone(), Some(object))]);
+    let pod = pod_of(Some(set), "shop:pod", &[("controller-revision-hash", revision)]);
+    let key = if current { "shop:v2" } else { "shop:pod" };
+    let expected = ("StatefulSet".to_owned(), key.to_owned(), current);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+}
+
+#[rstest]
+#[case::newest("2", true)]
+#[case::older("1", false)]
+fn a_daemon_set(#[case] generation: &str, #[case] current: bool) {
+    let set = owner("apps/v1", "DaemonSet", "agent");
+    let object = json!({
+        "metadata": { "annotations": { "deprecated.daemonset.template.generation": "2" } },
+        "spec": { "template": template("shop:v2") },
+    });
+    let cluster = BTreeMap::from([(set.clone(), Some(object))]);
+    let pod = pod_of(Some(set), "shop:v2", &[("pod-template-generation", generation)]);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().2, current);
+}
+
+#[test]
+fn a_cron_job_through_its_job() {
+    let (job, cron) = (owner("batch/v1", "Job", "nightly-1"), owner("batch/v1", "CronJob", "nightly"));
+    let top = json!({ "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template("shop:v1") } } } });
+    let mut made = template("shop:v1");
+    made["metadata"]["labels"]["job-name"] = json!("nightly-1");
+    let pod = pod_of(Some(job.clone()), "shop:v1", &[]);
+    let expected = ("CronJob".to_owned(), "shop:v1".to_owned(), true);
+    assert_eq!(climbed(&pod, &chain(&job, &made, &cron, top), &mut Owners::new()), Some(expected));
+}
+
+#[rstest]
+#[case::with_its_own_template(with_template(&template("shop:v1")))]
+#[case::with_a_borrowed_template(
+    json!({ "spec": { "workloadRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } })
+)]
+fn an_argo_rollout(#[case] rollout: Value) {
+    let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("argoproj.io/v1alpha1", "Rollout", "web"));
+    let mut cluster = chain(&set, &template("shop:v1"), &top, rollout);
+    let borrowed = OwnerRef { uid: None, ..owner("apps/v1", "Deployment", "web") };
+    cluster.insert(borrowed, Some(with_template(&template("shop:v1"))));
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    let expected = ("Rollout".to_owned(), "shop:v1".to_owned(), true);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+}
+
+#[test]
+fn an_unknown_kind_with_a_pod_template() {
+    let set = owner("apps.kruise.io/v1beta1", "CloneSet", "web");
+    let cluster = BTreeMap::from([(set.clone(), Some(with_template(&template("shop:v1"))))]);
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().0, "CloneSet");
+}
+
+#[test]
+fn an_owner_without_a_pod_template_ends_the_climb_below_it() {
+    let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("example.org/v1", "Shop", "shop"));
+    let cluster = chain(&set, &template("shop:v1"), &top, json!({ "spec": { "size": 3 } }));
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().0, "ReplicaSet");
+}
+
+#[test]
+fn an_owner_that_cannot_be_read_leaves_the_pod_itself() {
+    let pod = pod_of(Some(owner("v1", "Node", "worker")), "shop:v1", &[]);
+    let whole = json!({ "spec": { "containers": [{ "name": "app", "image": "shop:v1" }] } });
+    let cluster = BTreeMap::from([(itself(&pod), Some(whole))]);
+    let expected = ("Pod".to_owned(), "shop:v1".to_owned(), true);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+}
+
+#[test]
+fn a_pod_that_is_gone_meanwhile_has_no_workload() {
+    let pod = pod_of(None, "shop:v1", &[]);
+    assert_eq!(climbed(&pod, &Owners::new(), &mut Owners::new()), None);
+}
+
+#[test]
+fn a_ring_of_owners_has_an_end() {
+    let (one, other) = (owner("x/v1", "One", "one"), owner("x/v1", "Other", "other"));
+    let cluster = BTreeMap::from([
+        (one.clone(), Some(owned_by(&other, &template("shop:v1")))),
+        (other.clone(), Some(owned_by(&one, &template("shop:v1")))),
+    ]);
+    let pod = pod_of(Some(one), "shop:v1", &[]);
+    assert!(climbed(&pod, &cluster, &mut Owners::new()).is_some());
+}

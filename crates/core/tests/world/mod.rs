@@ -1,0 +1,350 @@
+//! A cluster small enough to reason about: one Migrator, its workloads, and a Job controller and
+//! kubelet that act when told. Plans are carried out as the API server would, up to a crash where a
+//! test wants one.
+
+// Each test program uses its part of it.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use migrations_api::conditions::READY;
+use migrations_api::{MigratorSpec, MigratorStatus, names};
+use migrations_core::decide::decide;
+use migrations_core::plan::{Effect, Plan};
+use migrations_core::snapshot::{
+    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, OwnerRef, Owners, PodFacts, Snapshot, Termination,
+};
+use migrations_core::validate::validate;
+use serde_json::{Value, json};
+
+/// Name of the Pod of a run that isn't this Migrator's.
+const FOREIGN: &str = "foreign";
+
+pub(crate) struct World {
+    pub(crate) spec: MigratorSpec,
+    pub(crate) status: MigratorStatus,
+    pub(crate) pods: Vec<PodFacts>,
+    pub(crate) owners: Owners,
+    pub(crate) jobs: Vec<JobFacts>,
+    pub(crate) run_pods: Vec<PodFacts>,
+    pub(crate) gate: Gate,
+    pub(crate) refused: Option<String>,
+    /// Jobs as they were created, by name.
+    pub(crate) rendered: BTreeMap<String, Value>,
+    /// Every start, in order: the key that it was of.
+    pub(crate) started: Vec<String>,
+    pub(crate) clock: i64,
+}
+
+impl World {
+    /// A Migrator for Pods labelled `app: shop`, its gate in place, nothing else.
+    pub(crate) fn new() -> Self {
+        let spec = json!({
+            "selector": { "matchLabels": { "app": "shop" } },
+            "command": ["python", "manage.py", "migrate"],
+        });
+        Self {
+            spec: serde_json::from_value(spec).unwrap(),
+            status: MigratorStatus::default(),
+            pods: Vec::new(),
+            owners: Owners::new(),
+            jobs: Vec::new(),
+            run_pods: Vec::new(),
+            gate: Gate::InPlace,
+            refused: None,
+            rendered: BTreeMap::new(),
+            started: Vec::new(),
+            clock: 1_000_000_000,
+        }
+    }
+
+    fn now(&mut self) -> Timestamp {
+        self.clock += 1;
+        Timestamp::from_second(self.clock).unwrap()
+    }
+
+    /// Sets a Deployment's template to `image`. Pods come by [`World::pod`].
+    pub(crate) fn deploy(&mut self, deployment: &str, image: &str) -> &mut Self {
+        self.owners.insert(
+            owner("apps/v1", "Deployment", deployment),
+            Some(json!({ "metadata": {}, "spec": { "template": template(deployment, image, None) } })),
+        );
+        let replica_set = format!("{deployment}-{}", hash(image));
+        self.owners.insert(
+            owner("apps/v1", "ReplicaSet", &replica_set),
+            Some(json!({
+                "metadata": { "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "Deployment", "name": deployment,
+                    "uid": format!("uid-{deployment}"), "controller": true,
+                }]},
+                "spec": { "template": template(deployment, image, Some(&hash(image))) },
+            })),
+        );
+        self
+    }
+
+    /// A held Pod of a Deployment's revision with that image.
+    pub(crate) fn pod(&mut self, deployment: &str, image: &str) -> &mut PodFacts {
+        let created = self.now();
+        let name = format!("{deployment}-{}-{}", hash(image), self.clock);
+        let replica_set = format!("{deployment}-{}", hash(image));
+        self.pods.push(PodFacts {
+            uid: format!("uid-{name}"),
+            name,
+            labels: BTreeMap::from([
+                ("app".to_owned(), "shop".to_owned()),
+                ("pod-template-hash".to_owned(), hash(image)),
+            ]),
+            owner: Some(owner("apps/v1", "ReplicaSet", &replica_set)),
+            created: Some(created),
+            terminating: false,
+            phase: "Pending".to_owned(),
+            containers: vec![waiting("app", image)],
+            init_containers: vec![waiting("migrate-wait-shop", "waiter")],
+            no_wait: false,
+            unschedulable: None,
+        });
+        self.pods.last_mut().unwrap()
+    }
+
+    /// Rolls out an image and shows its first Pod.
+    pub(crate) fn roll_out(&mut self, deployment: &str, image: &str) -> &mut Self {
+        self.deploy(deployment, image);
+        self.pod(deployment, image);
+        self
+    }
+
+    /// Starts the application of every Pod whose image is done.
+    pub(crate) fn release(&mut self) -> &mut Self {
+        for pod in &mut self.pods {
+            if self.status.done.iter().any(|done| done.key == pod.containers[0].image) {
+                serve(pod);
+            }
+        }
+        self
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            namespace: "default".to_owned(),
+            name: "shop".to_owned(),
+            uid: "uid-shop".to_owned(),
+            generation: Some(1),
+            status: self.status.clone(),
+            pods: self.pods.clone(),
+            owners: self.owners.clone(),
+            jobs: self.jobs.clone(),
+            run_pods: self.run_pods.clone(),
+            gate: self.gate.clone(),
+            create_refused: self.refused.clone(),
+        }
+    }
+
+    pub(crate) fn decide(&mut self) -> Plan {
+        let now = self.now();
+        decide(validate(&self.spec).as_ref(), &self.snapshot(), now)
+    }
+
+    /// Decides and carries out the first `steps` of the plan; the status is the first step.
+    pub(crate) fn look_and_crash_after(&mut self, steps: usize) -> Plan {
+        let plan = self.decide();
+        let mut left = steps;
+        if let Some(status) = &plan.status {
+            if left == 0 {
+                return plan;
+            }
+            self.status = (**status).clone();
+            left -= 1;
+        }
+        for effect in plan.effects.iter().take(left) {
+            self.apply(effect);
+        }
+        plan
+    }
+
+    pub(crate) fn look(&mut self) -> Plan {
+        self.look_and_crash_after(usize::MAX)
+    }
+
+    /// Looks until nothing changes.
+    pub(crate) fn settle(&mut self) -> &mut Self {
+        for _ in 0..20 {
+            if !self.look().acts() {
+                return self;
+            }
+        }
+        panic!("never comes to rest: {:?}", self.decide());
+    }
+
+    fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::CreateJob(job) => {
+                let name = job["metadata"]["name"].as_str().unwrap().to_owned();
+                if self.jobs.iter().any(|job| job.name == name) {
+                    return;
+                }
+                self.clock += 1;
+                let annotation = |key: &str| job["metadata"]["annotations"][key].as_str().map(str::to_owned);
+                self.jobs.push(JobFacts {
+                    uid: format!("uid-{name}-{}", self.clock),
+                    resource_version: "1".to_owned(),
+                    owner_uid: Some("uid-shop".to_owned()),
+                    key: annotation(names::KEY_ANNOTATION),
+                    attempt: annotation(names::ATTEMPT_ANNOTATION),
+                    run_hash: annotation(names::RUN_HASH_ANNOTATION),
+                    suspended: job["spec"]["suspend"] == json!(true),
+                    terminating: false,
+                    outcome: None,
+                    created: Some(Timestamp::from_second(self.clock).unwrap()),
+                    name: name.clone(),
+                });
+                self.rendered.insert(name, (**job).clone());
+            }
+            Effect::StartJob { name, uid, .. } => {
+                let others = self.run_pods.iter().filter(|pod| pod.unfinished()).count();
+                assert_eq!(others, 0, "S1: started beside an unfinished Pod");
+                let bound = self.status.current.as_ref().and_then(|run| run.job_uid.clone());
+                assert_eq!(bound.as_ref(), Some(uid), "started unbound");
+                if let Some(job) = self.jobs.iter_mut().find(|job| job.name == *name && job.uid == *uid) {
+                    let done = self.status.done.iter().any(|done| Some(&done.key) == job.key.as_ref());
+                    assert!(!done, "S3: started again after its success");
+                    job.suspended = false;
+                    self.started.push(job.key.clone().unwrap());
+                    let pod = run_pod(job);
+                    self.run_pods.push(pod);
+                }
+            }
+            Effect::DeleteJob { name, uid } => {
+                self.jobs.retain(|job| job.name != *name || job.uid != *uid);
+                self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
+            }
+        }
+    }
+
+    /// The current run's container starts.
+    pub(crate) fn run_starts(&mut self) -> &mut Self {
+        let since = self.now();
+        if let Some(pod) = self.run_pods.iter_mut().rfind(|pod| pod.unfinished() && pod.name != FOREIGN) {
+            pod.phase = "Running".to_owned();
+            pod.containers[0].state = ContainerState::Running(Some(since));
+        }
+        self
+    }
+
+    /// The current run's container ends, and with it Pod and Job.
+    pub(crate) fn run_ends(&mut self, exit_code: i32, message: &str) -> &mut Self {
+        let now = self.now();
+        let Some(pod) = self.run_pods.iter_mut().rfind(|pod| pod.unfinished() && pod.name != FOREIGN) else { return self };
+        let end = Termination { exit_code, started: Some(now), finished: Some(now), message: message.to_owned() };
+        pod.containers[0].state = ContainerState::Terminated(end);
+        pod.phase = if exit_code == 0 { "Succeeded" } else { "Failed" }.to_owned();
+        let uid = pod.owner.as_ref().and_then(|owner| owner.uid.clone()).unwrap();
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.uid == uid) {
+            job.outcome = Some(match exit_code {
+                0 => JobOutcome::Complete,
+                _ => JobOutcome::Failed("Job has reached the specified backoff limit".to_owned()),
+            });
+        }
+        self
+    }
+
+    /// A Pod of the original's run, or of a deleted Migrator of this name, is at work.
+    pub(crate) fn foreign_run(&mut self) -> &mut Self {
+        self.foreign_run_ends();
+        let mut pod = self.pod("web", "shop:v0").clone();
+        self.pods.pop();
+        pod.name = FOREIGN.to_owned();
+        pod.phase = "Running".to_owned();
+        pod.owner = Some(owner("batch/v1", "Job", "shop-migrations"));
+        self.run_pods.push(pod);
+        self
+    }
+
+    /// That Pod ends.
+    pub(crate) fn foreign_run_ends(&mut self) -> &mut Self {
+        self.run_pods.retain(|pod| pod.name != FOREIGN);
+        self
+    }
+
+    /// A whole run of what is due, to its success.
+    pub(crate) fn migrate(&mut self) -> &mut Self {
+        self.settle().run_starts().settle().run_ends(0, "").settle()
+    }
+
+    /// Reason and message of the Ready condition.
+    pub(crate) fn standing(&self) -> (String, String) {
+        let ready = self.status.conditions.iter().find(|condition| condition.type_ == READY).unwrap();
+        (ready.reason.clone(), ready.message.clone())
+    }
+
+    pub(crate) fn reason(&self) -> String {
+        self.standing().0
+    }
+
+    /// Types of the conditions that are true.
+    pub(crate) fn true_conditions(&self) -> Vec<&str> {
+        let all = self.status.conditions.iter().filter(|condition| condition.status == "True");
+        all.map(|condition| condition.type_.as_str()).collect()
+    }
+
+    pub(crate) fn done(&self) -> Vec<&str> {
+        self.status.done.iter().map(|done| done.key.as_str()).collect()
+    }
+}
+
+/// The application starts.
+pub(crate) fn serve(pod: &mut PodFacts) {
+    pod.phase = "Running".to_owned();
+    pod.containers[0].state = ContainerState::Running(None);
+}
+
+pub(crate) fn owner(api_version: &str, kind: &str, name: &str) -> OwnerRef {
+    OwnerRef {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        uid: Some(format!("uid-{name}")),
+    }
+}
+
+pub(crate) fn waiting(name: &str, image: &str) -> ContainerFacts {
+    ContainerFacts {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        state: ContainerState::Waiting(String::new()),
+    }
+}
+
+pub(crate) fn hash(image: &str) -> String {
+    names::short_hash(image.as_bytes())
+}
+
+pub(crate) fn template(app: &str, image: &str, pod_template_hash: Option<&str>) -> Value {
+    let mut labels = json!({ "app": "shop", "component": app });
+    if let Some(hash) = pod_template_hash {
+        labels["pod-template-hash"] = json!(hash);
+    }
+    json!({
+        "metadata": { "labels": labels },
+        "spec": { "containers": [{ "name": "app", "image": image, "args": ["serve"] }] },
+    })
+}
+
+/// The Pod that the Job controller makes.
+pub(crate) fn run_pod(job: &JobFacts) -> PodFacts {
+    let name = format!("{}-pod", job.name);
+    PodFacts {
+        uid: format!("uid-{name}"),
+        name,
+        labels: BTreeMap::from([("migrations".to_owned(), "shop".to_owned())]),
+        owner: Some(OwnerRef { uid: Some(job.uid.clone()), ..owner("batch/v1", "Job", &job.name) }),
+        created: None,
+        terminating: false,
+        phase: "Pending".to_owned(),
+        containers: vec![waiting("migrations", job.key.as_deref().unwrap_or_default())],
+        init_containers: Vec::new(),
+        no_wait: true,
+        unschedulable: None,
+    }
+}
