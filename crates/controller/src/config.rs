@@ -1,0 +1,23 @@
+//! The command line: the only place that reads it and the environment.
+
+use clap::Parser;
+use migrations_api::names;
+use migrations_process::probes::Probes;
+use migrations_process::telemetry::Telemetry;
+
+/// Watches Migrators and the Pods they select, runs their migrations, and keeps the gate in place.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "migrations-controller", version)]
+pub struct Config {
+    /// Namespace of the operator's own Secrets, Service and leases
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::OPERATOR_NAMESPACE, value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// Where probes and metrics are served
+    #[command(flatten)]
+    pub probes: Probes,
+
+    /// How to log
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+}

@@ -1,0 +1,119 @@
+//! Carries out a plan: the status first, then the effects in order, up to the first that fails. The
+//! only writer of what plans speak of. That someone else was faster is an outcome, not an error.
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use migrations_api::{Migrator, names};
+use migrations_core::plan::{Effect, Plan};
+use serde_json::json;
+
+/// What became of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is done.
+    Done,
+    /// Something had changed since it was read; the rest was left undone. Time to look again.
+    Outdated,
+    /// The API server refuses the run's Job, with what it says.
+    JobRefused(String),
+}
+
+/// A plan that could not be carried out for now.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The status was not written.
+    #[error("cannot write the Migrator's status")]
+    Status(#[source] kube::Error),
+    /// The Job was not created.
+    #[error("cannot create Job {0}")]
+    Create(String, #[source] kube::Error),
+    /// The Job was not started.
+    #[error("cannot start Job {0}")]
+    Start(String, #[source] kube::Error),
+    /// The Job was not deleted.
+    #[error("cannot delete Job {0}")]
+    Delete(String, #[source] kube::Error),
+    /// An object of ours has no JSON form.
+    #[error("cannot encode the object")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// Carries out `plan`, made for `migrator` as read.
+pub async fn execute(client: &Client, migrator: &Migrator, plan: &Plan) -> Result<Outcome, Error> {
+    let namespace = migrator.namespace().unwrap_or_default();
+    if let Some(status) = &plan.status {
+        let mut written = migrator.clone();
+        written.status = Some((**status).clone());
+        // The version that it was read at goes along: of two writers one is told to look again.
+        written.meta_mut().managed_fields = None;
+        let api = Api::<Migrator>::namespaced(client.clone(), &namespace);
+        let parameters =
+            PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match api.replace_status(&migrator.name_any(), &parameters, &written).await {
+            Ok(_) => {}
+            Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(Outcome::Outdated),
+            Err(error) => return Err(Error::Status(error)),
+        }
+    }
+    let jobs = Api::<Job>::namespaced(client.clone(), &namespace);
+    for effect in &plan.effects {
+        let outcome = match effect {
+            Effect::CreateJob(job) => create(client, &namespace, serde_json::from_value((**job).clone())?).await?,
+            Effect::StartJob { name, uid, resource_version } => start(&jobs, name, uid, resource_version).await?,
+            Effect::DeleteJob { name, uid } => delete(&jobs, name, uid).await?,
+        };
+        if outcome != Outcome::Done {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Created from raw JSON: the typed Job of this build may lack fields that the template has.
+async fn create(client: &Client, namespace: &str, job: DynamicObject) -> Result<Outcome, Error> {
+    let resource = kube::api::ApiResource::erase::<Job>(&());
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let parameters =
+        PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match api.create(&parameters, &job).await {
+        Ok(_) => Ok(Outcome::Done),
+        // Perhaps of our own making: the client repeats a POST whose answer was lost.
+        Err(error) if code(&error) == Some(409) => Ok(Outcome::Outdated),
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Ok(Outcome::JobRefused(status.message.clone()))
+        }
+        Err(error) => Err(Error::Create(job.name_any(), error)),
+    }
+}
+
+async fn start(jobs: &Api<Job>, name: &str, uid: &str, resource_version: &str) -> Result<Outcome, Error> {
+    let patch = json!({
+        "metadata": { "uid": uid, "resourceVersion": resource_version },
+        "spec": { "suspend": false },
+    });
+    let parameters = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match jobs.patch(name, &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(Outcome::Done),
+        // A wrong uid is answered with 422, a wrong version with 409.
+        Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Outdated),
+        Err(error) => Err(Error::Start(name.to_owned(), error)),
+    }
+}
+
+async fn delete(jobs: &Api<Job>, name: &str, uid: &str) -> Result<Outcome, Error> {
+    let mut parameters = DeleteParams::background();
+    parameters.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    match jobs.delete(name, &parameters).await {
+        Ok(_) => Ok(Outcome::Done),
+        Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Done),
+        Err(error) => Err(Error::Delete(name.to_owned(), error)),
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}

@@ -1,0 +1,134 @@
+//! The controller: the shell around `migrations-core` that watches, gathers, executes and reports.
+//! It decides nothing by itself.
+
+pub mod certificates;
+pub mod config;
+pub mod execute;
+pub mod gate;
+pub mod gather;
+pub mod reconcile;
+pub mod report;
+pub mod watch;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use kube::Client;
+use kube::runtime::controller::{self, applier};
+use migrations_process::probes::Part;
+use migrations_process::shutdown::Shutdown;
+use tokio::sync::watch as channel;
+
+use crate::gate::{GateKeeper, Gates};
+use crate::gather::{Gatherer, OwnerReader};
+use crate::reconcile::{Context, after_fault, reconcile};
+use crate::report::Report;
+use crate::watch::Queue;
+use crate::watch::jobs::JobWatch;
+use crate::watch::pods::PodWatches;
+
+/// How many Migrators are looked at at once. Each look is a handful of requests; more would only
+/// queue up at the API server.
+const CONCURRENCY: u16 = 8;
+
+/// How often certificates are looked at; they live for years.
+const CERTIFICATES: Duration = Duration::from_secs(3600);
+
+/// Pause after certificates could not be read or written.
+const CERTIFICATES_RETRY: Duration = Duration::from_secs(2);
+
+/// What has to be in place before the controller is ready.
+pub struct Parts {
+    /// Migrators are listed.
+    pub migrators: Part,
+    /// Jobs are listed.
+    pub jobs: Part,
+    /// Webhook entries are in place.
+    pub gate: Part,
+}
+
+/// Names of [`Parts`], in order, as readiness shows them.
+pub const PARTS: [&str; 3] = ["Migrators listed", "Jobs listed", "webhook entries in place"];
+
+/// Runs until `shutdown` is requested.
+pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shutdown) {
+    let (queue, queued) = Queue::new();
+    let (migrators, events) = watch::migrators::start(&client);
+    let pods = PodWatches::new(client.clone(), queue.clone());
+    let jobs = JobWatch::default();
+    let gates = Gates::default();
+    let (publish, bundle) = channel::channel(None);
+
+    let keeper = GateKeeper {
+        client: client.clone(),
+        namespace: namespace.clone(),
+        migrators: migrators.clone(),
+        bundle,
+        gates: gates.clone(),
+        queue: queue.clone(),
+        in_place: parts.gate,
+    };
+    let follow_migrators =
+        watch::migrators::follow(events, migrators.clone(), pods.clone(), gates.clone(), queue.clone(), parts.migrators);
+    let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue, parts.jobs);
+    let keep_certificates = keep_certificates(client.clone(), namespace, publish);
+
+    let context = Arc::new(Context {
+        client: client.clone(),
+        gatherer: Gatherer { client: client.clone(), pods, jobs, owners: OwnerReader::new(client.clone()) },
+        gates,
+        report: Report::new(client),
+        memory: Mutex::new(HashMap::new()),
+    });
+    let queue = stream::unfold(queued, |mut queued| async {
+        queued.recv().await.map(|migrator| (Ok::<_, std::convert::Infallible>(migrator), queued))
+    });
+    let config = controller::Config::default().concurrency(CONCURRENCY);
+    let looks = applier(
+        |migrator, context| Box::pin(reconcile(migrator, context)),
+        after_fault,
+        context,
+        migrators.clone(),
+        queue.boxed(),
+        config,
+    );
+    let work = async {
+        // Before the first list nothing is in the store: a look would take everything for gone.
+        if migrators.wait_until_ready().await.is_ok() {
+            // Faults are told where they are handled; a Migrator that is gone is none.
+            looks.for_each(|_| std::future::ready(())).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = follow_migrators => {}
+        () = follow_jobs => {}
+        () = keeper.run() => {}
+        () = keep_certificates => {}
+        () = shutdown.requested() => {}
+    }
+}
+
+/// Keeps the certificates valid and publishes what is to be trusted.
+async fn keep_certificates(
+    client: Client,
+    namespace: String,
+    publish: channel::Sender<Option<certificates::CaBundle>>,
+) {
+    loop {
+        let pause = match certificates::ensure(&client, &namespace, jiff::Timestamp::now()).await {
+            Ok(bundle) => {
+                publish.send_replace(Some(bundle));
+                CERTIFICATES
+            }
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, source, "the certificates are not in place; trying again");
+                CERTIFICATES_RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

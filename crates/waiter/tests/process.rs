@@ -1,0 +1,257 @@
+//! The waiter as a process, against a small TLS server: what ends it, and what must not.
+
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+
+mod server;
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use migrations_protocol::{Answer, Arguments, Container, EXIT_TERMINATED, EXIT_USAGE, Verdict};
+use server::{Authority, Reply, Server};
+
+const SERVER_NAME: &str = "migrations-webhook.migrations-operator.svc";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A waiter that runs, with what it has written so far.
+struct Waiter {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    directory: tempfile::TempDir,
+}
+
+impl Waiter {
+    fn asking(servers: &[String], bundle: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.crt");
+        fs::write(&ca, bundle).unwrap();
+        let arguments = Arguments {
+            namespace: "default".to_owned(),
+            migrator: "shop".to_owned(),
+            containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
+            servers: servers.to_vec(),
+            server_name: SERVER_NAME.to_owned(),
+            ca,
+        };
+        Self::run(&arguments.to_args(), directory)
+    }
+
+    fn run(args: &[String], directory: tempfile::TempDir) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_migrations-waiter"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (mut output, shared) = (child.stdout.take().unwrap(), Arc::clone(&said));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = output.read(&mut buffer) {
+                shared.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        });
+        Self { child, said, directory }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.crt")
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    fn until_it_says(&self, text: &str) {
+        let started = Instant::now();
+        while !self.said().contains(text) {
+            assert!(started.elapsed() < PATIENCE, "never said {text:?}:\n{}", self.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn until_it_ends(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "never ended:\n{}", self.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn must_still_wait(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.said());
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn answer(verdict: Verdict, message: &str) -> Reply {
+    Reply::Answer(Answer {
+        verdict,
+        reason: "Test".to_owned(),
+        message: message.to_owned(),
+        version: message.to_owned(),
+    })
+}
+
+#[test]
+fn released_ends_it_with_0() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    assert!(waiter.said().contains("released: all done"), "{}", waiter.said());
+}
+
+#[test]
+fn it_is_released_by_a_push_without_asking_twice() {
+    let authority = Authority::new();
+    let (push, pushed) = mpsc::channel();
+    let pushed = Mutex::new(pushed);
+    let server = Server::start(&authority, SERVER_NAME, move |question| match question.seen {
+        None => answer(Verdict::Wait, "failed\nits last output:\nno such table"),
+        Some(seen) => {
+            assert_eq!(seen, "failed\nits last output:\nno such table");
+            pushed.lock().unwrap().recv().unwrap();
+            answer(Verdict::Released, "done")
+        }
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("] failed\n    its last output:\n    no such table\n");
+    thread::sleep(Duration::from_millis(300));
+    waiter.must_still_wait();
+    push.send(()).unwrap();
+    let released = Instant::now();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    assert!(released.elapsed() < Duration::from_secs(1), "released by period: {:?}", released.elapsed());
+    assert_eq!(server.questions(), 2);
+}
+
+#[test]
+fn refused_connections_are_tried_again() {
+    let authority = Authority::new();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut waiter = Waiter::asking(std::slice::from_ref(&unused), &authority.bundle());
+    waiter.until_it_says("connection refused");
+    thread::sleep(Duration::from_millis(700));
+    waiter.must_still_wait();
+    let _server =
+        Server::start_at(&unused, &authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn the_next_server_is_asked_where_the_first_is_gone() {
+    let authority = Authority::new();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[unused, server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn nonsense_and_errors_are_tried_again() {
+    let authority = Authority::new();
+    let replies = Mutex::new(vec![
+        answer(Verdict::Released, "all done"),
+        Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]"),
+        Reply::Raw("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 6\r\n\r\nbroken"),
+        Reply::Raw("SSH-2.0-OpenSSH\r\n\r\n"),
+        Reply::Raw("HTTP/1.1 301 Moved\r\nlocation: https://elsewhere.example/\r\ncontent-length: 0\r\n\r\n"),
+        Reply::Raw(""),
+    ]);
+    let server = Server::start(&authority, SERVER_NAME, move |_| replies.lock().unwrap().pop().unwrap());
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0), "{}", waiter.said());
+    assert_eq!(server.questions(), 6);
+}
+
+#[test]
+fn a_verdict_it_does_not_know_is_no_release() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |question| {
+        if question.seen.is_some() {
+            thread::sleep(PATIENCE);
+        }
+        Reply::Json(r#"{"verdict":"Superseded","reason":"R","message":"a newer image","version":"1"}"#)
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("] a newer image");
+    waiter.must_still_wait();
+}
+
+#[test]
+fn another_authority_is_not_trusted_until_the_bundle_on_disk_holds_it() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], &other.bundle());
+    waiter.until_it_says("its certificate is not trusted");
+    thread::sleep(Duration::from_millis(700));
+    waiter.must_still_wait();
+    assert_eq!(server.questions(), 0);
+    fs::write(waiter.ca(), other.bundle() + &authority.bundle()).unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn another_name_in_the_certificate_is_not_trusted() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, "other.example", |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("its certificate is not trusted");
+    waiter.must_still_wait();
+}
+
+#[test]
+fn a_bundle_that_is_not_there_yet_is_waited_for() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], "");
+    waiter.until_it_says("ca.crt: holds no certificate");
+    fs::remove_file(waiter.ca()).unwrap();
+    waiter.until_it_says("ca.crt: No such file");
+    fs::write(waiter.ca(), authority.bundle()).unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn wrong_arguments_end_it_with_64_and_what_is_wrong() {
+    let mut waiter = Waiter::run(&["--server=10.0.0.1:8443".to_owned()], tempfile::tempdir().unwrap());
+    assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_USAGE)));
+    waiter.until_it_says("--namespace is missing");
+}
+
+#[test]
+fn help_is_no_release() {
+    let mut waiter = Waiter::run(&["--help".to_owned()], tempfile::tempdir().unwrap());
+    assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_USAGE)));
+    waiter.until_it_says("Usage: migrations-waiter");
+}
+
+#[test]
+fn sigterm_ends_it_at_once_by_its_own_handler() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| {
+        thread::sleep(PATIENCE);
+        answer(Verdict::Wait, "late")
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("asks");
+    let kill = Command::new("kill").args(["-TERM", &waiter.child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    // An exit code, not death by signal: as the first process of a container, only a handler works.
+    assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_TERMINATED)));
+}

@@ -1,0 +1,80 @@
+//! The command line: the only place that reads it and the environment.
+
+use std::time::Duration;
+
+use clap::Parser;
+use migrations_api::names;
+use migrations_core::inject::{Resources, quantity};
+use migrations_process::probes::Probes;
+use migrations_process::telemetry::Telemetry;
+
+/// Injects waiters into new Pods and answers them.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "migrations-webhook", version)]
+pub struct Config {
+    /// Namespace of the operator's own Secret and Service
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::OPERATOR_NAMESPACE, value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// Port of admission reviews, called by the API server over TLS
+    #[arg(long, env = "ADMISSION_PORT", default_value_t = 9443, value_name = "PORT")]
+    pub admission_port: u16,
+
+    /// Port of the waiters' questions, over TLS
+    #[arg(long, env = "QUESTION_PORT", default_value_t = 9444, value_name = "PORT")]
+    pub question_port: u16,
+
+    /// Image of the waiter that is injected into Pods
+    #[arg(long, env = "WAITER_IMAGE", value_name = "IMAGE")]
+    pub waiter_image: String,
+
+    /// Processor time that a waiter requests, and its limit; less where the Pod's own containers are limited to less
+    #[arg(long, env = "WAITER_CPU", default_value = "100m", value_parser = quantity, value_name = "QUANTITY")]
+    pub waiter_cpu: String,
+
+    /// Memory that a waiter requests, and its limit; less where the Pod's own containers are limited to less
+    #[arg(long, env = "WAITER_MEMORY", default_value = "32Mi", value_parser = quantity, value_name = "QUANTITY")]
+    pub waiter_memory: String,
+
+    /// Seconds to go on serving after SIGTERM, until no client is sent here any more
+    #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 5, value_name = "SECONDS")]
+    pub shutdown_delay: u64,
+
+    /// Where probes and metrics are served
+    #[command(flatten)]
+    pub probes: Probes,
+
+    /// How to log
+    #[command(flatten)]
+    pub telemetry: Telemetry,
+}
+
+impl Config {
+    /// What a waiter requests, and its limit.
+    pub fn waiter_resources(&self) -> Resources {
+        Resources { cpu: self.waiter_cpu.clone(), memory: self.waiter_memory.clone() }
+    }
+
+    /// How long to go on serving after SIGTERM.
+    pub fn shutdown_delay(&self) -> Duration {
+        Duration::from_secs(self.shutdown_delay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiter_image_has_no_default() {
+        let error = Config::try_parse_from(["migrations-webhook"]).unwrap_err().to_string();
+        assert!(error.contains("--waiter-image"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_quantity_is_refused_at_the_start() {
+        let line = ["migrations-webhook", "--waiter-image=w:1", "--waiter-cpu=much"];
+        let error = Config::try_parse_from(line).unwrap_err().to_string();
+        assert!(error.contains("\"much\" is no quantity"), "{error}");
+    }
+}

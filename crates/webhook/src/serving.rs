@@ -1,0 +1,53 @@
+//! The two TLS listeners. Each has a budget of its own, so that no number of waiters keeps Pods from
+//! being admitted (contract §7).
+
+use std::time::Duration;
+
+use migrations_process::serve::{Limits, serve};
+use migrations_process::shutdown::Shutdown;
+use migrations_process::tls::Certificate;
+use tokio::net::TcpListener;
+
+use crate::admission::Admission;
+use crate::question::Questions;
+
+/// API servers keep few connections and send many requests over each.
+const ADMISSION: Limits = Limits {
+    connections: 1000,
+    handshake: Duration::from_secs(5),
+    headers: Duration::from_secs(30),
+    idle: Duration::from_mins(2),
+    drain: Duration::from_secs(10),
+};
+
+/// Each waiter has a connection, with a question on it nearly all the time.
+const QUESTIONS: Limits = Limits {
+    connections: 50_000,
+    handshake: Duration::from_secs(10),
+    headers: Duration::from_secs(10),
+    idle: Duration::from_secs(30),
+    drain: Duration::from_secs(5),
+};
+
+/// Serves both until `end` is requested and what is open has been answered.
+pub async fn serve_both(
+    certificate: &Certificate,
+    end: &Shutdown,
+    (admissions, admission): (TcpListener, Admission),
+    (questions, question): (TcpListener, Questions),
+) -> Result<(), rustls::Error> {
+    let tls = certificate.server_config()?;
+    let admit = move |request| {
+        let admission = admission.clone();
+        async move { admission.handle(request).await }
+    };
+    let answer = move |request| {
+        let question = question.clone();
+        async move { question.handle(request).await }
+    };
+    tokio::join!(
+        serve(admissions, tls.clone(), ADMISSION, end.clone(), admit),
+        serve(questions, tls, QUESTIONS, end.clone(), answer),
+    );
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Admission as the API server meets it: reviews over TLS, and requests that are none.
+
+use crate::shell::{Shell, selecting_shop};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+fn review(changes: &Value) -> Value {
+    let mut review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1", "operation": "CREATE", "namespace": "default", "name": "", "dryRun": false,
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "userInfo": {"username": "system:serviceaccount:kube-system:replicaset-controller"},
+            "object": {
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"generateName": "shop-", "labels": {"app": "shop"}},
+                "spec": {"containers": [{"name": "app", "image": "shop:2", "fieldOfTheFuture": [1]}]},
+            },
+        },
+    });
+    json_patch::merge(&mut review, changes);
+    review
+}
+
+/// Sends a review to a shell whose Migrator `shop` selects the Pod, unless `gated` is false.
+async fn admit(gated: bool, changes: &Value) -> Value {
+    let shell = Shell::start().await;
+    if gated {
+        shell.apply("shop", &selecting_shop(), &Value::Null);
+    }
+    let (status, body) = shell.post(shell.admission, "/admit", review(changes).to_string()).await;
+    assert_eq!(status, 200, "{body}");
+    let review: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(review["kind"], "AdmissionReview");
+    assert_eq!(review["response"]["uid"], "u-1");
+    review["response"].clone()
+}
+
+/// Bytes as an array: Go reads that as well as base64.
+fn patch_of(response: &Value) -> json_patch::Patch {
+    let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_selected_pod_is_given_a_waiter() {
+    let response = admit(true, &json!({})).await;
+    assert_eq!(response["allowed"], true);
+    assert_eq!(response["patchType"], "JSONPatch");
+    let mut pod = review(&json!({}))["request"]["object"].clone();
+    let before = pod.clone();
+    json_patch::patch(&mut pod, &patch_of(&response)).unwrap();
+    assert_eq!(pod["spec"]["initContainers"][0]["name"], "migrate-wait-shop");
+    assert_eq!(pod["spec"]["initContainers"][0]["image"], "waiter:1");
+    assert_eq!(pod["spec"]["containers"], before["spec"]["containers"]);
+}
+
+#[rstest]
+#[case::no_migrator(false, json!({}))]
+#[case::update(true, json!({"request": {"operation": "UPDATE"}}))]
+#[case::subresource(true, json!({"request": {"subResource": "eviction"}}))]
+#[case::other_kind(true, json!({"request": {"resource": {"resource": "services"}}}))]
+#[case::other_namespace(true, json!({"request": {"namespace": "other"}}))]
+#[case::delete_has_no_object(true, json!({"request": {"operation": "DELETE", "object": null}}))]
+#[case::no_wait(true, json!({"request": {"object": {"metadata": {"annotations": {"migrations.coderanger.net/no-wait": "true"}}}}}))]
+#[tokio::test]
+async fn anything_else_is_admitted_untouched(#[case] gated: bool, #[case] changes: Value) {
+    let response = admit(gated, &changes).await;
+    assert_eq!((&response["allowed"], &response["patch"]), (&json!(true), &Value::Null), "{response}");
+}
+
+#[tokio::test]
+async fn a_required_pod_that_no_migrator_selects_is_refused_and_told_why() {
+    let required = json!({"metadata": {"annotations": {"migrations.coderanger.net/required": "true"}}});
+    let response = admit(false, &json!({"request": {"object": required}})).await;
+    assert_eq!(response["allowed"], false);
+    assert_eq!(response["status"]["code"], 403);
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("\"shop-\" in namespace \"default\""), "{message}");
+}
+
+#[rstest]
+#[case::not_json("{", 400, "\"\" can't be reviewed: its body is not JSON")]
+#[case::another_kind(&review(&json!({"kind": "Pod"})).to_string(), 400, "\"u-1\" can't be reviewed: its body is a \"Pod\"")]
+#[case::another_version(
+    &review(&json!({"apiVersion": "admission.k8s.io/v1beta1"})).to_string(), 400, "must be an AdmissionReview of admission.k8s.io/v1")]
+#[case::no_request(&review(&json!({"request": null})).to_string(), 400, "its field request is missing")]
+#[case::wrong_type(&review(&json!({"request": {"operation": 7}})).to_string(), 400, "\"u-1\" can't be reviewed: its body is not an AdmissionReview")]
+#[case::no_object(&review(&json!({"request": {"object": null}})).to_string(), 400, "its field request.object is missing")]
+#[case::no_namespace(&review(&json!({"request": {"namespace": null}})).to_string(), 400, "its field request.namespace is missing")]
+#[tokio::test]
+async fn a_malformed_review_is_told_what_is_wrong(
+    #[case] body: &str,
+    #[case] status: u16,
+    #[case] said: &str,
+) {
+    let shell = Shell::start().await;
+    let (answered, body) = shell.post(shell.admission, "/admit", body).await;
+    assert_eq!(answered, status);
+    assert!(body.contains(said), "{body}");
+}
+
+#[rstest]
+#[case::root("/", 404)]
+#[case::neighbour("/admitted", 404)]
+#[case::entry("/admit/3f2c/17", 200)]
+#[tokio::test]
+async fn only_its_own_path_is_answered(#[case] path: &str, #[case] status: u16) {
+    let shell = Shell::start().await;
+    let (answered, _) = shell.post(shell.admission, path, review(&json!({})).to_string()).await;
+    assert_eq!(answered, status);
+}
+
+#[tokio::test]
+async fn another_method_is_refused() {
+    let shell = Shell::start().await;
+    let (agent, url) = (shell.agent(), format!("https://localhost:{}/admit", shell.admission));
+    let status = tokio::task::spawn_blocking(move || agent.get(url).call().unwrap().status()).await.unwrap();
+    assert_eq!(status, 405);
+}
+
+#[tokio::test]
+async fn an_oversized_review_is_refused_before_it_is_read() {
+    let shell = Shell::start().await;
+    let (agent, url) = (shell.agent(), format!("https://localhost:{}/admit", shell.admission));
+    let (status, body) = tokio::task::spawn_blocking(move || {
+        let body = vec![b' '; 10 * 1024 * 1024 + 1];
+        // Asks before it sends, so that nothing is lost in a connection that is closed meanwhile.
+        let mut response = agent.post(url).header("expect", "100-continue").send(&body[..]).unwrap();
+        (response.status(), response.body_mut().read_to_string().unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!(status, 413);
+    assert!(body.contains("larger than 10485760 bytes"), "{body}");
+}
+
+#[tokio::test]
+async fn a_large_review_within_the_limit_is_answered() {
+    let padding = "x".repeat(3 * 1024 * 1024);
+    let response =
+        admit(true, &json!({"request": {"object": {"metadata": {"annotations": {"padding": padding}}}}}))
+            .await;
+    assert_eq!(response["patchType"], "JSONPatch");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let shell = Shell::start().await;
+    let (chain, key) = crate::shell::pair();
+    let body = review(&json!({})).to_string();
+    assert_eq!(shell.post(shell.admission, "/admit", body.as_str()).await.0, 200);
+    shell.certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
+    let (agent, url) = (shell.agent(), format!("https://localhost:{}/admit", shell.admission));
+    let result = tokio::task::spawn_blocking(move || agent.post(url).send(body)).await.unwrap();
+    assert!(result.is_err(), "the old certificate is still shown");
+}

@@ -1,0 +1,100 @@
+//! The webhook's listeners in this process, on loopback and over real TLS, with a view that the test
+//! feeds: no cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::core::DeserializeGuard;
+use migrations_api::Migrator;
+use migrations_core::inject::Resources;
+use migrations_process::shutdown::{Shutdown, Trigger};
+use migrations_process::tls::Certificate;
+use migrations_webhook::admission::Admission;
+use migrations_webhook::question::Questions;
+use migrations_webhook::serving::serve_both;
+use migrations_webhook::settings::InForce;
+use migrations_webhook::view::View;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use ureq::tls::{RootCerts, TlsConfig};
+
+/// The listeners, and how to feed and end them.
+pub(crate) struct Shell {
+    pub(crate) view: View,
+    pub(crate) certificate: Certificate,
+    pub(crate) end: Trigger,
+    pub(crate) served: JoinHandle<()>,
+    pub(crate) admission: u16,
+    pub(crate) question: u16,
+    authority: String,
+}
+
+impl Shell {
+    pub(crate) async fn start() -> Self {
+        let (view, certificate) = (View::default(), Certificate::default());
+        let (chain, key) = pair();
+        certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
+        let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
+        let settings = InForce::new("migrations-operator", "waiter:1".to_owned(), resources);
+        let (trigger, end) = Shutdown::by_hand();
+        let admissions = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let questions = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (admission, question) =
+            (admissions.local_addr().unwrap().port(), questions.local_addr().unwrap().port());
+        let served = {
+            let (view, certificate) = (view.clone(), certificate.clone());
+            tokio::spawn(async move {
+                let admission = Admission { view: view.clone(), settings };
+                let question = Questions { view, end: end.clone() };
+                serve_both(&certificate, &end, (admissions, admission), (questions, question)).await.unwrap();
+            })
+        };
+        Self { view, certificate, end: trigger, served, admission, question, authority: chain }
+    }
+
+    /// Puts a Migrator of namespace `default` into the view.
+    pub(crate) fn apply(&self, name: &str, spec: &Value, status: &Value) {
+        let object: DeserializeGuard<Migrator> = serde_json::from_value(json!({
+            "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec, "status": status,
+        }))
+        .unwrap();
+        self.view.apply(object);
+    }
+
+    /// Posts to a listener, on a connection of its own; what comes back is status and body.
+    pub(crate) async fn post(&self, port: u16, path: &str, body: impl Into<Vec<u8>>) -> (u16, String) {
+        let (agent, url, body) = (self.agent(), format!("https://localhost:{port}{path}"), body.into());
+        tokio::task::spawn_blocking(move || {
+            let mut response = agent.post(url).send(&body[..]).unwrap();
+            (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// A client that trusts the certificate that was served first.
+    pub(crate) fn agent(&self) -> ureq::Agent {
+        let trusted = ureq::tls::Certificate::from_pem(self.authority.as_bytes()).unwrap();
+        let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
+        ureq::Agent::config_builder()
+            .tls_config(tls)
+            .proxy(None)
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into()
+    }
+}
+
+/// A certificate for `localhost` that is its own authority, and its key.
+pub(crate) fn pair() -> (String, String) {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    (generated.cert.pem(), generated.signing_key.serialize_pem())
+}
+
+/// A Migrator's spec that selects `app: shop`.
+pub(crate) fn selecting_shop() -> Value {
+    json!({"selector": {"matchLabels": {"app": "shop"}}})
+}

@@ -1,0 +1,3 @@
+"""Which version of the shop this is."""
+
+VERSION = "v3"

@@ -1,0 +1,67 @@
+//! The harness of the end-to-end tests: brings up a real cluster, installs the operator, runs scenarios against it, and
+//! leaves the machine as it was.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+
+mod binaries;
+mod cache;
+mod cli;
+mod cluster;
+mod command;
+mod demo;
+mod engine;
+mod environment;
+mod images;
+mod interrupt;
+mod node_image;
+mod packages;
+mod paths;
+mod progress;
+mod runner;
+mod scenarios;
+mod verify;
+mod wiring;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+
+use crate::cli::{Cli, Task};
+use crate::environment::{Afterwards, Environment, Prepared};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match interrupt::install().and_then(|()| run(cli.task)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let afterwards = |keep| if keep { Afterwards::Keep } else { Afterwards::Restore };
+    match task {
+        Task::Up => Environment::around(Afterwards::KeepOnSuccess, up),
+        Task::Down => Environment::down(),
+        Task::Test { name, keep } => Environment::around(afterwards(keep), || {
+            let environment = Environment::up(Prepared::get()?)?;
+            runner::run(&environment, &name)
+        }),
+        Task::Demo { keep } => Environment::around(afterwards(keep), || {
+            let environment = Environment::up(Prepared::get()?)?;
+            demo::run(&environment, keep)
+        }),
+        Task::Verify => Environment::around(Afterwards::Restore, verify::run),
+    }
+}
+
+fn up() -> Result<()> {
+    let environment = Environment::up(Prepared::get()?)?;
+    println!("The cluster is up. To look around:");
+    println!("    export KUBECONFIG={}", environment.cluster().kubeconfig().display());
+    println!("    cargo e2e test    # runs the scenarios on it");
+    println!("    cargo e2e down    # takes it down");
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Runs scenarios one after another on one environment and counts how they ended.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::environment::Environment;
+use crate::interrupt;
+use crate::progress::{Step, seconds};
+use crate::scenarios::{self, Outcome, Scenario};
+
+/// Generous: a scenario bounds its own waits, this only ends one that forgot to.
+const LONGEST: Duration = Duration::from_mins(15);
+
+/// Runs the scenarios whose name contains `filter`.
+pub(crate) fn run(environment: &Environment, filter: &str) -> Result<()> {
+    let chosen: Vec<_> =
+        scenarios::all().into_iter().filter(|scenario| scenario.name.contains(filter)).collect();
+    ensure!(!chosen.is_empty(), "no scenario is called like {filter:?}; there are: {}", names().join(", "));
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+
+    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    for scenario in &chosen {
+        let started = Instant::now();
+        let step = Step::start(format!("scenario {}", scenario.name));
+        let outcome = runtime.block_on(attempt(scenario, environment));
+        drop(step);
+        let took = seconds(started.elapsed());
+        match outcome {
+            Ok(Outcome::Passed) => {
+                passed += 1;
+                println!("scenario {} ... ok ({took})", scenario.name);
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                skipped += 1;
+                println!("scenario {} ... skipped: {reason}", scenario.name);
+            }
+            Err(error) => {
+                println!("scenario {} ... FAILED ({took})\n    {error:#}", scenario.name);
+                failed.push(scenario.name);
+                environment.explain();
+            }
+        }
+        if interrupt::raised() {
+            break;
+        }
+    }
+    let tail = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    println!("{passed} passed, {} failed{tail}", failed.len());
+    ensure!(failed.is_empty(), "failed: {} (again: `cargo e2e test NAME`)", failed.join(", "));
+    ensure!(!interrupt::raised(), "interrupted");
+    Ok(())
+}
+
+/// The names of all scenarios.
+pub(crate) fn names() -> Vec<&'static str> {
+    scenarios::all().iter().map(|scenario| scenario.name).collect()
+}
+
+async fn attempt(scenario: &Scenario, environment: &Environment) -> Result<Outcome> {
+    let run = (scenario.run)(environment);
+    tokio::select! {
+        outcome = tokio::time::timeout(LONGEST, run) => {
+            outcome.unwrap_or_else(|_| Err(anyhow!("not done after {}", seconds(LONGEST))))
+        }
+        () = interrupt::wait() => Err(anyhow!("interrupted")),
+    }
+}
