@@ -37,6 +37,8 @@ pub(crate) enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Measures the gate's own share of a rollout
+    Measure,
     /// Runs every check of the project: style, unit, integration, scenarios
     Verify,
 }

@@ -15,6 +15,8 @@ use crate::{command, paths, wiring};
 
 const NAME: &str = "migrations-e2e";
 const LABEL: &str = "label=io.x-k8s.kind.cluster=migrations-e2e";
+const KUBECONFIG: &str = "kubeconfig";
+const LOADED: &str = "loaded-images";
 
 /// A cluster that exists.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ impl Cluster {
         let cluster = Self {
             engine: engine.clone(),
             binaries: binaries.clone(),
-            kubeconfig: paths::left_over("kubeconfig")?,
+            kubeconfig: paths::left_over(KUBECONFIG)?,
             published: image.published,
         };
         if Self::exists(engine)? {
@@ -54,6 +56,21 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Wires its nodes and waits until they and what they all need are ready.
+    pub(crate) fn make_ready(&self) -> Result<()> {
+        if self.published {
+            wiring::without_upstream_names(self)?;
+        } else {
+            wiring::wire(self)?;
+        }
+        let wait = |args: &[&str]| command::run_within(Duration::from_secs(200), self.kubectl().args(args));
+        wait(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=180s"])?;
+        for workload in ["daemonset/kube-proxy", "deployment/coredns"] {
+            wait(&["--namespace", "kube-system", "rollout", "status", workload, "--timeout=180s"])?;
+        }
+        Ok(())
+    }
+
     /// Deletes the cluster; one that isn't there is fine.
     pub(crate) fn delete(engine: &Engine) -> Result<()> {
         let containers = containers(engine)?;
@@ -63,8 +80,10 @@ impl Cluster {
         step("deleting the cluster", || {
             command::run_to_end(engine.docker().args(["rm", "--force", "--volumes"]).args(&containers))
         })?;
-        // Absent where `up` failed early.
-        let _ = fs::remove_file(paths::left_over("kubeconfig")?);
+        for file in [KUBECONFIG, LOADED] {
+            // Absent where `up` failed early.
+            let _ = fs::remove_file(paths::left_over(file)?);
+        }
         Ok(())
     }
 
@@ -90,13 +109,22 @@ impl Cluster {
         containers(&self.engine)
     }
 
-    /// Puts images of the engine on every node; those that are there already are skipped.
+    /// Puts images of the engine on every node.
     pub(crate) fn load(&self, images: &[String]) -> Result<()> {
-        if images.is_empty() {
-            return Ok(());
-        }
         let mut load = self.kind();
-        command::run(load.args(["load", "docker-image", "--name", NAME]).args(images))
+        load.args(["load", "docker-image", "--name", NAME]).args(images);
+        if images.is_empty() { Ok(()) } else { command::run(&mut load) }
+    }
+
+    /// What [`Self::remember_loaded`] was told last; nothing where this cluster was never told.
+    pub(crate) fn loaded_images(&self) -> Option<String> {
+        fs::read_to_string(self.kubeconfig.with_file_name(LOADED)).ok()
+    }
+
+    /// Remembers what the operator runs on, for as long as the cluster lives.
+    pub(crate) fn remember_loaded(&self, images: &str) -> Result<()> {
+        fs::write(self.kubeconfig.with_file_name(LOADED), images)
+            .context("cannot remember which images are loaded")
     }
 
     /// Whether its nodes keep every packet on this machine. Published node images don't.
@@ -165,21 +193,6 @@ impl Cluster {
             command::succeeds(self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout", "10s"]))
         };
         Ok(command::succeeds(&mut export) && ready())
-    }
-
-    /// Wires its nodes and waits until they and what they all need are ready.
-    pub(crate) fn make_ready(&self) -> Result<()> {
-        if self.published {
-            wiring::without_upstream_names(self)?;
-        } else {
-            wiring::wire(self)?;
-        }
-        let wait = |args: &[&str]| command::run_within(Duration::from_secs(200), self.kubectl().args(args));
-        wait(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=180s"])?;
-        for workload in ["daemonset/kube-proxy", "deployment/coredns"] {
-            wait(&["--namespace", "kube-system", "rollout", "status", workload, "--timeout=180s"])?;
-        }
-        Ok(())
     }
 }
 

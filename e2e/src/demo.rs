@@ -83,7 +83,7 @@ fn rollout(shop: Shop<'_>) -> Result<Row> {
 }
 
 fn rollback(shop: Shop<'_>) -> Result<Row> {
-    scene("Back to v1.", "Its migrations are done, so nothing runs and nothing waits.");
+    scene("Back to v1.", "Its migrations are done: nothing runs, and its Pods start at once.");
     let mut follow = Follow::change(shop, V1, || shop.set_image(V1))?;
     let ready = follow.until_rolled_out()?;
     ensure!(follow.migration().is_none(), "a rollback ran a migration");
@@ -183,15 +183,18 @@ fn seen(place: &str, ask: impl Fn() -> Result<Option<String>>) -> Result<String>
     })
 }
 
-/// The end of a text, which is where programs say what it was.
+/// How a text begins, and what it says about the culprit.
 fn show(title: &str, text: &str) {
     println!("  {title}:");
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let shown = lines.len().saturating_sub(4);
-    if shown > 0 {
+    let about = lines.iter().position(|line| line.contains(CULPRIT)).unwrap_or_default();
+    for line in lines.iter().take(about.min(1)) {
+        println!("      {line}");
+    }
+    if about > 1 {
         println!("      ...");
     }
-    for line in &lines[shown..] {
+    for line in lines.iter().skip(about) {
         println!("      {line}");
     }
 }

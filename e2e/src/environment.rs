@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::node_image::{self, NodeImage};
 use crate::progress::{note, step};
-use crate::{cache, command, images, interrupt, packages, paths};
+use crate::{cache, command, images, interrupt, paths, prerequisites};
 
 const NAMESPACE: &str = "migrations-operator";
 
@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Finds or makes the engine, the programs and the node image.
     pub(crate) fn get() -> Result<Self> {
-        packages::check_machine()?;
+        prerequisites::check()?;
         // The Go build is the longest part: what else there is goes on beside it.
         let (binaries, beside) = thread::scope(|scope| {
             let binaries = scope.spawn(Binaries::control_plane);
@@ -83,11 +83,10 @@ impl Environment {
     /// Brings everything up, or up to date where it is up already.
     pub(crate) fn up(prepared: Prepared) -> Result<Self> {
         let Prepared { engine, binaries, node_image } = prepared;
-        let was_up = Cluster::exists(&engine)?;
         let images = images::build_all(&engine).context("cannot build the images")?;
         let environment = Self { cluster: Cluster::ensure(&engine, &binaries, &node_image)? };
-        let installed = environment.install(&images, was_up);
-        if installed.is_err() {
+        let installed = environment.install(&images);
+        if installed.is_err() && !interrupt::raised() {
             environment.explain();
         }
         installed.map(|()| environment)
@@ -141,22 +140,27 @@ impl Environment {
         note(format!("the state of the cluster at that time is in {}", folder.display()));
     }
 
-    fn install(&self, images: &[String], was_up: bool) -> Result<()> {
+    fn install(&self, images: &[String]) -> Result<()> {
         step("waiting for the cluster to be ready", || self.cluster.make_ready())?;
-        step("loading images into the cluster", || self.cluster.load(images))?;
+        let loaded = self.cluster.loaded_images();
+        let current = self.cluster.engine().image_ids(images)?;
+        if loaded.as_ref() != Some(&current) {
+            step("loading images into the cluster", || self.cluster.load(images))?;
+        }
         let manifests = paths::workspace().join("manifests");
         if !manifests.join("kustomization.yaml").exists() {
             note("manifests/kustomization.yaml is missing: nothing is installed on the cluster");
             return Ok(());
         }
         let mut apply = self.cluster.kubectl();
-        apply.args(["apply", "--server-side", "--force-conflicts", "--kustomize"]).arg(&manifests);
+        apply.args(["apply", "--server-side", "--kustomize"]).arg(&manifests);
         step("applying the manifests", || command::run(&mut apply))?;
-        if was_up {
+        if loaded.is_some_and(|loaded| loaded != current) {
             // An image that changed has the same name as before.
             command::run(self.namespaced().args(["rollout", "restart", "deployment"]))?;
         }
-        step("waiting for the operator", || self.wait_for_operator())
+        step("waiting for the operator", || self.wait_for_operator())?;
+        self.cluster.remember_loaded(&current)
     }
 
     fn wait_for_operator(&self) -> Result<()> {

@@ -12,9 +12,11 @@ mod engine;
 mod environment;
 mod images;
 mod interrupt;
+mod measure;
 mod node_image;
 mod packages;
 mod paths;
+mod prerequisites;
 mod progress;
 mod runner;
 mod scenarios;
@@ -45,13 +47,20 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Up => Environment::around(Afterwards::KeepOnSuccess, up),
         Task::Down => Environment::down(),
-        Task::Test { name, keep } => Environment::around(afterwards(keep), || {
-            let environment = Environment::up(Prepared::get()?)?;
-            runner::run(&environment, &name)
-        }),
+        Task::Test { name, keep } => {
+            let chosen = runner::choose(&name)?;
+            Environment::around(afterwards(keep), || {
+                let environment = Environment::up(Prepared::get()?)?;
+                runner::run(&environment, &chosen)
+            })
+        }
         Task::Demo { keep } => Environment::around(afterwards(keep), || {
             let environment = Environment::up(Prepared::get()?)?;
             demo::run(&environment, keep)
+        }),
+        Task::Measure => Environment::around(Afterwards::Restore, || {
+            let environment = Environment::up(Prepared::get()?)?;
+            measure::run(&environment)
         }),
         Task::Verify => Environment::around(Afterwards::Restore, verify::run),
     }

@@ -1,10 +1,10 @@
 //! Debian packages that the harness needs: installed where it may (root, apt), asked for in one message where not.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::{env, fs};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::command;
 use crate::progress::{note, step};
@@ -59,34 +59,18 @@ pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     })
 }
 
-/// The names of those packages that are missing.
-pub(crate) fn missing(packages: &[Package]) -> Vec<&'static str> {
+fn missing(packages: &[Package]) -> Vec<&'static str> {
     let absent = |package: &&Package| !Path::new(package.shown_by).exists();
     packages.iter().filter(absent).map(|package| package.name).collect()
 }
 
-/// Whether this process may change the machine.
-pub(crate) fn is_root() -> bool {
+fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Fails, with everything that is missing in one message, where the tests can't run at all.
-pub(crate) fn check_machine() -> Result<()> {
-    let mut missing = Vec::new();
-    if (env::consts::OS, matches!(env::consts::ARCH, "x86_64" | "aarch64")) != ("linux", true) {
-        missing.push(format!(
-            "Linux on x86_64 or aarch64 (this is {} on {})",
-            env::consts::OS,
-            env::consts::ARCH
-        ));
-    }
-    if let Err(reason) = crate::binaries::check_go() {
-        missing.push(reason.to_string());
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!("the tests on a real cluster need:\n    - {}", missing.join("\n    - "))
+/// Whether [`ensure_installed`] can do its work here.
+pub(crate) fn are_installable() -> bool {
+    is_root() && (command::exists("apt-get") || missing(&ALL).is_empty())
 }
 
 fn apt() -> Command {

@@ -12,15 +12,21 @@ use crate::scenarios::{self, Outcome, Scenario};
 /// Generous: a scenario bounds its own waits, this only ends one that forgot to.
 const LONGEST: Duration = Duration::from_mins(15);
 
-/// Runs the scenarios whose name contains `filter`.
-pub(crate) fn run(environment: &Environment, filter: &str) -> Result<()> {
-    let chosen: Vec<_> =
-        scenarios::all().into_iter().filter(|scenario| scenario.name.contains(filter)).collect();
-    ensure!(!chosen.is_empty(), "no scenario is called like {filter:?}; there are: {}", names().join(", "));
+/// The scenarios whose name contains `filter`.
+pub(crate) fn choose(filter: &str) -> Result<Vec<Scenario>> {
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        scenarios::all().into_iter().partition(|scenario| scenario.name.contains(filter));
+    let names: Vec<_> = others.iter().map(|scenario| scenario.name).collect();
+    ensure!(!chosen.is_empty(), "no scenario is called like {filter:?}; there are: {}", names.join(", "));
+    Ok(chosen)
+}
+
+/// Runs the scenarios and says how each ended.
+pub(crate) fn run(environment: &Environment, chosen: &[Scenario]) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
 
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
-    for scenario in &chosen {
+    for scenario in chosen {
         let started = Instant::now();
         let step = Step::start(format!("scenario {}", scenario.name));
         let outcome = runtime.block_on(attempt(scenario, environment));
@@ -38,7 +44,9 @@ pub(crate) fn run(environment: &Environment, filter: &str) -> Result<()> {
             Err(error) => {
                 println!("scenario {} ... FAILED ({took})\n    {error:#}", scenario.name);
                 failed.push(scenario.name);
-                environment.explain();
+                if !interrupt::raised() {
+                    environment.explain();
+                }
             }
         }
         if interrupt::raised() {
@@ -50,11 +58,6 @@ pub(crate) fn run(environment: &Environment, filter: &str) -> Result<()> {
     ensure!(failed.is_empty(), "failed: {} (again: `cargo e2e test NAME`)", failed.join(", "));
     ensure!(!interrupt::raised(), "interrupted");
     Ok(())
-}
-
-/// The names of all scenarios.
-pub(crate) fn names() -> Vec<&'static str> {
-    scenarios::all().iter().map(|scenario| scenario.name).collect()
 }
 
 async fn attempt(scenario: &Scenario, environment: &Environment) -> Result<Outcome> {

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use crate::environment::{Environment, Prepared};
 use crate::progress::seconds;
-use crate::{binaries, command, interrupt, runner};
+use crate::{binaries, command, interrupt, runner, scenarios};
 
 /// Runs all checks.
 pub(crate) fn run() -> Result<()> {
@@ -31,8 +31,15 @@ fn checks(report: &mut Report) -> Result<()> {
     })?;
 
     report.check("integration tests against a real control plane", || {
-        let mut test =
-            cargo(&["test", "--package", "migrations-controller", "--package", "migrations-webhook"]);
+        let mut test = cargo(&[
+            "test",
+            "--package",
+            "migrations-controller",
+            "--package",
+            "migrations-webhook",
+            "--package",
+            "migrations-testkit",
+        ]);
         command::show(
             test.args(["--features", "control-plane"]).env("KUBEBUILDER_ASSETS", binaries::test_assets()?),
         )
@@ -42,7 +49,8 @@ fn checks(report: &mut Report) -> Result<()> {
     } else {
         report.skip("cargo deny check", "cargo-deny is not installed (cargo install --locked cargo-deny)");
     }
-    report.check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, ""))
+    report
+        .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))
 }
 
 fn quick_checks(report: &mut Report) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Condition types and reasons of a Migrator (contract §6), and how a condition is renewed.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Every image in use is migrated and the gate is in place.
 pub const READY: &str = "Ready";

@@ -59,8 +59,12 @@ pub async fn execute(client: &Client, migrator: &Migrator, plan: &Plan) -> Resul
     let jobs = Api::<Job>::namespaced(client.clone(), &namespace);
     for effect in &plan.effects {
         let outcome = match effect {
-            Effect::CreateJob(job) => create(client, &namespace, serde_json::from_value((**job).clone())?).await?,
-            Effect::StartJob { name, uid, resource_version } => start(&jobs, name, uid, resource_version).await?,
+            Effect::CreateJob(job) => {
+                create(client, &namespace, serde_json::from_value((**job).clone())?).await?
+            }
+            Effect::StartJob { name, uid, resource_version } => {
+                start(&jobs, name, uid, resource_version).await?
+            }
             Effect::DeleteJob { name, uid } => delete(&jobs, name, uid).await?,
         };
         if outcome != Outcome::Done {
@@ -92,7 +96,8 @@ async fn start(jobs: &Api<Job>, name: &str, uid: &str, resource_version: &str) -
         "metadata": { "uid": uid, "resourceVersion": resource_version },
         "spec": { "suspend": false },
     });
-    let parameters = PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let parameters =
+        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     match jobs.patch(name, &parameters, &Patch::Merge(patch)).await {
         Ok(_) => Ok(Outcome::Done),
         // A wrong uid is answered with 422, a wrong version with 409.

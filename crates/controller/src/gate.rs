@@ -22,7 +22,7 @@ use crate::watch::{Guarded, Queue};
 
 /// How often everything is compared with what should be there, whether or not something changed:
 /// others may have changed it.
-const COMPARE: Duration = Duration::from_secs(60);
+const COMPARE: Duration = Duration::from_mins(1);
 
 /// Pause after a failed write.
 const RETRY: Duration = Duration::from_secs(2);
@@ -109,7 +109,8 @@ impl GateKeeper {
         let mut undecodable = BTreeSet::new();
         let mut well = true;
         for guarded in &migrators {
-            let (uid, namespace) = (guarded.uid().unwrap_or_default(), guarded.namespace().unwrap_or_default());
+            let (uid, namespace) =
+                (guarded.uid().unwrap_or_default(), guarded.namespace().unwrap_or_default());
             let Ok(migrator) = &guarded.0 else {
                 // Its Pods stay as they are: held, if they were.
                 undecodable.insert(entry_name(&uid));
@@ -127,7 +128,10 @@ impl GateKeeper {
                     Ok(()) => drop(bundled.insert(namespace.clone())),
                     Err(error) => {
                         tracing::warn!(%namespace, %error, "cannot write the certificates that waiters trust");
-                        let why = format!("the ConfigMap {} can't be written: {error}", names::CA_BUNDLE_CONFIG_MAP);
+                        let why = format!(
+                            "the ConfigMap {} can't be written: {error}",
+                            names::CA_BUNDLE_CONFIG_MAP
+                        );
                         states.insert(uid, Gate::Pending(why));
                         well = false;
                         continue;
@@ -185,7 +189,8 @@ impl GateKeeper {
             ));
         };
         let found = configuration.data.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
-        let kept = |entry: &&Value| entry.get("name").and_then(Value::as_str).is_some_and(|it| keep.contains(it));
+        let kept =
+            |entry: &&Value| entry.get("name").and_then(Value::as_str).is_some_and(|it| keep.contains(it));
         let mut entries = desired.to_vec();
         entries.extend(found.iter().filter(kept).cloned());
         entries.sort_by(|one, other| name_of(one).cmp(name_of(other)));

@@ -34,7 +34,7 @@ use crate::watch::pods::PodWatches;
 const CONCURRENCY: u16 = 8;
 
 /// How often certificates are looked at; they live for years.
-const CERTIFICATES: Duration = Duration::from_secs(3600);
+const CERTIFICATES: Duration = Duration::from_hours(1);
 
 /// Pause after certificates could not be read or written.
 const CERTIFICATES_RETRY: Duration = Duration::from_secs(2);
@@ -70,8 +70,14 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         queue: queue.clone(),
         in_place: parts.gate,
     };
-    let follow_migrators =
-        watch::migrators::follow(events, migrators.clone(), pods.clone(), gates.clone(), queue.clone(), parts.migrators);
+    let follow_migrators = watch::migrators::follow(
+        events,
+        migrators.clone(),
+        pods.clone(),
+        gates.clone(),
+        queue.clone(),
+        parts.migrators,
+    );
     let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue, parts.jobs);
     let keep_certificates = keep_certificates(client.clone(), namespace, publish);
 

@@ -20,6 +20,6 @@ async fn main() -> anyhow::Result<()> {
         .context("no way to the API server: neither a service account's files nor a kubeconfig")?;
     let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
     tokio::spawn(serve(listen(probes.probe_port).await?, readiness, Arc::default()));
-    run(client, namespace, Parts { migrators, jobs, gate }, shutdown).await;
+    Box::pin(run(client, namespace, Parts { migrators, jobs, gate }, shutdown)).await;
     Ok(())
 }

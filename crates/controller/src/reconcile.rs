@@ -80,7 +80,9 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         return Ok(plan.look_again.map_or_else(Action::await_change, Action::requeue));
     }
 
-    let Some(gathered) = context.gatherer.read_again(gathered).await? else { return Ok(Action::requeue(SOON)) };
+    let Some(gathered) = context.gatherer.read_again(gathered).await? else {
+        return Ok(Action::requeue(SOON));
+    };
     let plan = decide(validated.as_ref(), &gathered.snapshot, Timestamp::now());
     let outcome = execute(&context.client, &gathered.migrator, &plan).await?;
     context.report.outcome(&gathered.migrator, &plan, &outcome).await;
@@ -99,6 +101,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
 }
 
 /// When to look again after a fault.
+#[allow(clippy::needless_pass_by_value, reason = "the signature that kube calls")]
 pub fn after_fault(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) -> Action {
     let uid = guarded.uid().unwrap_or_default();
     let mut memory = context.remembered(&uid);

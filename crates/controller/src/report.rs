@@ -55,7 +55,10 @@ impl Report {
 
     /// Tells of an object that can't be decoded: its condition can't be written.
     pub async fn undecodable(&self, object: &Guarded, error: &str) {
-        let note = format!("this Migrator can't be read, so nothing is done about it: {error}; mend that field");
+        let note = format!(
+            "this Migrator can't be read, so nothing is done about it: {error}; 'kubectl explain migrator.spec' \
+             shows what is expected where"
+        );
         tracing::warn!(name = object.name_any(), namespace = object.namespace(), "{note}");
         let event = plan::Event { warning: true, reason: Reason::InvalidSpec, note, workload: None };
         self.publish(&event, &object.object_ref(&())).await;
@@ -65,12 +68,37 @@ impl Report {
         let published = Event {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             reason: event.reason.as_str().to_owned(),
-            note: Some(last_bytes(&event.note, LONGEST_NOTE).to_owned()),
+            note: Some(shortened(&event.note)),
             action: "Migrate".to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&published, reference).await {
             tracing::warn!(%error, "cannot publish an event");
         }
+    }
+}
+
+/// A note that an event can hold: its first line says what happened, its end most often why.
+fn shortened(note: &str) -> String {
+    if note.len() <= LONGEST_NOTE {
+        return note.to_owned();
+    }
+    let (first, rest) = note.split_once('\n').unwrap_or(("", note));
+    let first = last_bytes(first, LONGEST_NOTE / 2);
+    let rest = last_bytes(rest, LONGEST_NOTE - first.len() - "\n...".len());
+    format!("{first}\n...{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_note_keeps_its_first_line_and_its_end() {
+        let note = format!("migration of shop:v1 failed\n{}\nValueError: no", "frame\n".repeat(500));
+        let cut = shortened(&note);
+        assert!(cut.len() <= LONGEST_NOTE);
+        assert!(cut.starts_with("migration of shop:v1 failed\n...") && cut.ends_with("ValueError: no"));
+        assert_eq!(shortened("short"), "short");
     }
 }

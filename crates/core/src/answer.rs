@@ -1,7 +1,9 @@
 //! What a waiter is told: a pure function of its question and the Migrator's status (contract §8).
 //! Each message stands alone: what the Pod waits for, why, since when, and where to look.
 
-use migrations_api::{CurrentRun, Migrator, MigratorStatus, Reason, RunRecord, RunResult, conditions, names};
+use migrations_api::{
+    CurrentRun, How, Migrator, MigratorStatus, Reason, RunRecord, RunResult, conditions, names,
+};
 use migrations_protocol::{Answer, Question, Verdict};
 
 /// Most of a run's output that an answer repeats, in bytes.
@@ -62,7 +64,10 @@ fn told<'a>(question: &Question, migrator: &'a Migrator) -> Told<'a> {
         return container_not_found(question, migrator);
     };
     if let Some(done) = status.done.iter().find(|done| done.key == key) {
-        let message = format!("the migrations of {key} are done ({:?})", done.how);
+        let message = match done.how {
+            How::Succeeded => format!("the migrations of {key} are done"),
+            How::Baseline => format!("{key} was in use before there were migrations to wait for"),
+        };
         return Told { verdict: Verdict::Released, reason: "Done", message };
     }
     if written_by_the_original(status) && status.last_successful_migration.as_deref() == Some(key) {

@@ -52,7 +52,7 @@ pub fn decide(spec: Result<&Valid, &Refusal>, snapshot: &Snapshot, now: Timestam
         }
     };
     draft.delete_leftovers();
-    draft.finish(spec.ok(), survey.as_ref(), standing)
+    draft.finish(survey.as_ref(), standing)
 }
 
 /// A plan in the making.
@@ -214,7 +214,7 @@ impl Draft<'_> {
     }
 
     /// Counts, conditions, and what is trimmed.
-    fn finish(mut self, valid: Option<&Valid>, survey: Option<&Survey<'_>>, standing: Standing) -> Plan {
+    fn finish(mut self, survey: Option<&Survey<'_>>, standing: Standing) -> Plan {
         let snapshot = self.snapshot;
         let mut look_again = None;
         if let Some(survey) = survey {
@@ -233,11 +233,9 @@ impl Draft<'_> {
             if !undone.is_empty() {
                 look_again = Some(LOOK_AGAIN);
             }
-            let first = survey.members.first().map(|member| member.pod);
-            self.status.container = first
-                .and_then(|pod| pod.key_container(valid.and_then(|valid| valid.container.as_deref())))
-                .map(|container| container.name.clone())
-                .or_else(|| self.status.container.take());
+            if !survey.members.is_empty() {
+                self.status.container = agreed_container(survey);
+            }
             trim_done(&mut self.status.done, survey);
         }
         self.status.history.truncate(HISTORY);
@@ -293,6 +291,14 @@ fn failed(record: &RunRecord) -> Standing {
             ),
         ),
     }
+}
+
+/// The key container's name where it is the same in all templates: waiters of Pods that a service
+/// mesh gave another first container are answered by it.
+fn agreed_container(survey: &Survey<'_>) -> Option<String> {
+    let mut names = survey.members.iter().map(|member| &member.workload.container);
+    let first = names.next()?;
+    names.all(|name| name == first).then(|| first.clone())
 }
 
 /// Keeps the newest, and whatever a Pod still has (contract §5, S5).

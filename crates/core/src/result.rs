@@ -99,7 +99,7 @@ fn why_not_started(pods: &[&PodFacts]) -> String {
         if let Some(reason) = &pod.unschedulable {
             return Some(format!("Pod {} is not scheduled: {reason}", pod.name));
         }
-        let waiting = pod.init_containers.iter().chain(&pod.containers).find_map(|container| {
+        pod.init_containers.iter().chain(&pod.containers).find_map(|container| {
             match &container.state {
                 // The kubelet's words for "all is well, wait".
                 ContainerState::Waiting(reason)
@@ -109,8 +109,7 @@ fn why_not_started(pods: &[&PodFacts]) -> String {
                 }
                 _ => None,
             }
-        });
-        waiting
+        })
     };
     pods.iter().find_map(said).unwrap_or_default()
 }

@@ -28,6 +28,8 @@ pub struct Workload<'a> {
     /// Image of the key container in the template that this very Pod was made from, or in the Pod
     /// itself where there is none: what it waits for.
     pub key: String,
+    /// Name of the key container in that template.
+    pub container: String,
     /// Whether the Pod was made from the template as it stands.
     pub current: bool,
     /// Whether its Pods serve on and on, unlike those of a Job.
@@ -50,8 +52,8 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
             },
             None => template_of(object),
         };
-        let Some((template, image)) =
-            template.and_then(|template| Some((template, key_image(template, container)?)))
+        let Some((template, key)) =
+            template.and_then(|template| Some((template, key_container(template, container)?)))
         else {
             break;
         };
@@ -59,7 +61,7 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
         if !top && chain.len() < MAX_CLIMB {
             next = owner_of(object);
         }
-        chain.push(Link { reference, object, template, image });
+        chain.push(Link { reference, object, template, key });
     }
     if chain.is_empty() {
         let itself = OwnerRef {
@@ -70,14 +72,14 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
         };
         let Some(read) = owners.get(&itself) else { return Some(Climb::Read(itself)) };
         let template = read.as_ref()?;
-        let key = pod.key_container(container)?.image.clone();
-        let long_running = pod.owner.is_some();
+        let key = pod.key_container(container)?;
         return Some(Climb::Reached(Workload {
             reference: itself,
             template,
-            key,
+            key: key.image.clone(),
+            container: key.name.clone(),
             current: true,
-            long_running,
+            long_running: pod.owner.is_some(),
         }));
     }
     let (bottom, top) = (chain.first()?, chain.last()?);
@@ -85,7 +87,7 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
     // StatefulSets and DaemonSets make Pods of several templates by themselves: an older Pod's is
     // not to be had from them.
     let key = if current || chain.len() > 1 {
-        bottom.image.to_owned()
+        bottom.key.image.to_owned()
     } else {
         pod.key_container(container)?.image.clone()
     };
@@ -93,6 +95,7 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
         reference: top.reference.clone(),
         template: top.template,
         key,
+        container: bottom.key.name.to_owned(),
         current,
         long_running: !chain.iter().any(|link| matches!(link.reference.kind.as_str(), "Job" | "CronJob")),
     }))
@@ -103,6 +106,13 @@ struct Link<'a> {
     reference: OwnerRef,
     object: &'a Value,
     template: &'a Value,
+    key: KeyContainer<'a>,
+}
+
+/// The key container of a Pod template.
+#[derive(PartialEq)]
+struct KeyContainer<'a> {
+    name: &'a str,
     image: &'a str,
 }
 
@@ -141,14 +151,14 @@ fn template_of(object: &Value) -> Option<&Value> {
         .find(|template| template.pointer("/spec/containers").is_some_and(Value::is_array))
 }
 
-/// Image of the key container in a Pod template.
-fn key_image<'a>(template: &'a Value, container: Option<&str>) -> Option<&'a str> {
+/// The named container of a Pod template, else its first.
+fn key_container<'a>(template: &'a Value, container: Option<&str>) -> Option<KeyContainer<'a>> {
     let containers = template.pointer("/spec/containers")?.as_array()?;
     let key = match container {
         Some(name) => containers.iter().find(|one| one.get("name").and_then(Value::as_str) == Some(name)),
         None => containers.first(),
-    };
-    key?.get("image")?.as_str()
+    }?;
+    Some(KeyContainer { name: key.get("name")?.as_str()?, image: key.get("image")?.as_str()? })
 }
 
 fn owner_of(object: &Value) -> Option<OwnerRef> {
@@ -177,11 +187,11 @@ fn is_current(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> bool {
         ("Job", "CronJob") => bottom.template.get("spec") == top.template.get("spec"),
         // Templates of other kinds aren't defaulted as the API server does its own: only what is
         // written in both compares.
-        _ => bottom.image == top.image,
+        _ => bottom.key == top.key,
     }
 }
 
-/// A template without the label that the Deployment controller adds to tell its ReplicaSets apart.
+/// A template without the label that the Deployment controller adds to tell its revisions apart.
 fn without_hash(template: &Value) -> Value {
     let mut template = template.clone();
     if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {

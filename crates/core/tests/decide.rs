@@ -1,5 +1,6 @@
 //! What the controller decides, a test a sentence of the contract (§3, §5, §6).
 
+#[cfg(test)]
 mod world;
 
 use migrations_api::{How, RunResult};
@@ -7,7 +8,7 @@ use migrations_core::plan::Effect;
 use migrations_core::snapshot::{ContainerState, Gate, JobFacts};
 use rstest::rstest;
 use serde_json::json;
-use world::{World, owner, run_pod, serve, waiting};
+use world::{World, run_pod, serve, waiting};
 
 /// A shop at v1, migrated and serving.
 fn at_v1() -> World {
@@ -327,7 +328,10 @@ fn a_failed_init_container_is_a_counted_attempt() {
     world.settle();
     let (reason, message) = world.standing();
     assert_eq!(reason, "MigrationFailed");
-    assert!(message.contains("init container proxy exited with 3") && message.contains("no route"), "{message}");
+    assert!(
+        message.contains("init container proxy exited with 3") && message.contains("no route"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -427,7 +431,12 @@ fn of_ended_jobs_the_newest_success_and_the_first_and_last_failure_are_kept() {
         world.roll_out("web", &format!("shop:good{version}")).migrate();
     }
     for version in 1..=4 {
-        world.roll_out("web", &format!("shop:bad{version}")).settle().run_starts().run_ends(1, "boom").settle();
+        world
+            .roll_out("web", &format!("shop:bad{version}"))
+            .settle()
+            .run_starts()
+            .run_ends(1, "boom")
+            .settle();
     }
     let keys: Vec<_> = world.jobs.iter().map(|job| job.key.as_deref().unwrap()).collect();
     assert_eq!(keys, ["shop:good3", "shop:bad1", "shop:bad4"]);
@@ -436,7 +445,10 @@ fn of_ended_jobs_the_newest_success_and_the_first_and_last_failure_are_kept() {
 
 /// A crash after any step of any plan: the next controller goes on, nothing runs twice.
 #[rstest]
-fn a_crash_between_any_two_effects_changes_nothing(#[values(0, 1, 2)] steps: usize, #[values(0, 1, 2, 3)] at: usize) {
+fn a_crash_between_any_two_effects_changes_nothing(
+    #[values(0, 1, 2)] steps: usize,
+    #[values(0, 1, 2, 3)] at: usize,
+) {
     let mut world = World::new();
     world.roll_out("web", "shop:v1");
     for look in 0..12 {

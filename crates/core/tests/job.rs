@@ -1,5 +1,6 @@
 //! What a run looks like (contract §4): one snapshot of the whole, and a row for each cleaning rule.
 
+#[cfg(test)]
 mod world;
 
 use migrations_core::job::{RunIdentity, render, run_hash};

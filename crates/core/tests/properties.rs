@@ -2,6 +2,7 @@
 //! contract (§5) hold on the way, and when faults stop everything comes to rest (L1, L2). S1 and S3
 //! are asserted by the world itself at each start.
 
+#[cfg(test)]
 mod world;
 
 use migrations_core::snapshot::PodFacts;

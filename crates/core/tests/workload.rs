@@ -1,5 +1,6 @@
 //! The climb from a Pod to its workload, for workloads of every kind (contract §3).
 
+#[cfg(test)]
 mod world;
 
 use std::collections::BTreeMap;
@@ -115,7 +116,8 @@ fn a_daemon_set(#[case] generation: &str, #[case] current: bool) {
 #[test]
 fn a_cron_job_through_its_job() {
     let (job, cron) = (owner("batch/v1", "Job", "nightly-1"), owner("batch/v1", "CronJob", "nightly"));
-    let top = json!({ "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template("shop:v1") } } } });
+    let top =
+        json!({ "metadata": {}, "spec": { "jobTemplate": { "spec": { "template": template("shop:v1") } } } });
     let mut made = template("shop:v1");
     made["metadata"]["labels"]["job-name"] = json!("nightly-1");
     let pod = pod_of(Some(job.clone()), "shop:v1", &[]);
@@ -129,7 +131,8 @@ fn a_cron_job_through_its_job() {
     json!({ "spec": { "workloadRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } })
 )]
 fn an_argo_rollout(#[case] rollout: Value) {
-    let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("argoproj.io/v1alpha1", "Rollout", "web"));
+    let (set, top) =
+        (owner("apps/v1", "ReplicaSet", "web-1"), owner("argoproj.io/v1alpha1", "Rollout", "web"));
     let mut cluster = chain(&set, &template("shop:v1"), &top, rollout);
     let borrowed = OwnerRef { uid: None, ..owner("apps/v1", "Deployment", "web") };
     cluster.insert(borrowed, Some(with_template(&template("shop:v1"))));

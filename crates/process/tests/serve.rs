@@ -1,6 +1,6 @@
 //! TLS serving as clients meet it: also the slow, the broken and the many.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +149,14 @@ async fn nobody_holds_a_connection_for_nothing() {
         closes(&mut without_a_second),
         closes(&mut idle_http_2),
     );
+}
+
+#[tokio::test]
+async fn headers_that_do_not_come_whole_are_not_waited_for() {
+    let server = Server::start(Limits { idle: Duration::from_mins(1), ..LIMITS }).await;
+    let mut stream = server.tls("http/1.1").await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost").await.unwrap();
+    closes(&mut stream).await;
 }
 
 #[tokio::test]

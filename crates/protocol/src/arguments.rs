@@ -62,10 +62,8 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
 
     /// The command line, as an init container's `args`.
     pub fn to_args(&self) -> Vec<String> {
-        let mut args = vec![
-            format!("--namespace={}", self.namespace),
-            format!("--migrator={}", self.migrator),
-        ];
+        let mut args =
+            vec![format!("--namespace={}", self.namespace), format!("--migrator={}", self.migrator)];
         args.extend(self.containers.iter().map(|c| format!("--container={}={}", c.name, c.image)));
         args.extend(self.servers.iter().map(|server| format!("--server={server}")));
         args.push(format!("--server-name={}", self.server_name));

@@ -58,9 +58,10 @@ mod tests {
 
     #[test]
     fn a_verdict_from_the_future_is_no_release() {
-        let answer: Answer =
-            serde_json::from_str(r#"{"verdict":"Superseded","reason":"R","message":"","version":"1","new":2}"#)
-                .unwrap();
+        let answer: Answer = serde_json::from_str(
+            r#"{"verdict":"Superseded","reason":"R","message":"","version":"1","new":2}"#,
+        )
+        .unwrap();
         assert_eq!(answer.verdict, Verdict::Wait);
     }
 }

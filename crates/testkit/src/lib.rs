@@ -1,6 +1,6 @@
 //! What tests are made of: objects that read as sentences ([`builders`]), an API server that
-//! records and fails on command (`recording`), and a real control plane without nodes (`cluster`).
-//! The last two come with the feature `cluster`.
+//! records and fails on command (`recording`), a real control plane without nodes (`cluster`), and
+//! the shipped manifests (`manifests`). All but the first come with the feature `cluster`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,5 +13,7 @@
 pub mod builders;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod manifests;
 #[cfg(feature = "cluster")]
 pub mod recording;

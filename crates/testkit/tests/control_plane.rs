@@ -1,17 +1,18 @@
 //! The control plane does what tests of the operator rely on.
-#![cfg(feature = "cluster")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, ResourceExt};
-use migrations_api::Migrator;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use migrations_api::{Migrator, names};
 use migrations_testkit::builders::{deployment, existing, job, migrator, pod};
 use migrations_testkit::cluster::ControlPlane;
-use serde_json::json;
+use migrations_testkit::manifests::{manifest, manifests};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -104,4 +105,47 @@ async fn the_api_server_reaches_a_webhook_on_this_machine_through_its_service() 
         accepted = listener.accept() => drop(accepted.unwrap()),
         () = knocking => unreachable!(),
     }
+}
+
+async fn apply(client: &Client, object: &Value) -> DynamicObject {
+    let (group, version) = object["apiVersion"].as_str().unwrap().rsplit_once('/').unwrap_or(("", "v1"));
+    let kind = object["kind"].as_str().unwrap();
+    let kind = kube::core::GroupVersionKind::gvk(group, version, kind);
+    let (resource, _) = kube::discovery::pinned_kind(client, &kind).await.unwrap();
+    let api = api(client, &resource, object["metadata"]["namespace"].as_str());
+    let params = PatchParams::apply("kubectl").validation_strict();
+    let name = object["metadata"]["name"].as_str().unwrap();
+    let applied = api.patch(name, &params, &Patch::Apply(object)).await;
+    applied.unwrap_or_else(|error| panic!("{} {name}: {error}", kind.kind))
+}
+
+fn api(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    }
+}
+
+#[tokio::test]
+async fn the_manifests_are_taken_and_applying_them_again_keeps_the_controllers_entries() {
+    let plane = ControlPlane::start_without_crds().await;
+    let client = plane.client();
+    for object in manifests() {
+        apply(&client, &object).await;
+    }
+
+    // As the controller writes its entries: with its own account.
+    let controller = plane.client_as(names::OPERATOR_NAMESPACE, "migrations-controller");
+    let resource = ApiResource::erase::<MutatingWebhookConfiguration>(&());
+    let configurations = api(&controller, &resource, None);
+    let mut configuration = configurations.get("zz-migrations-03").await.unwrap();
+    configuration.data = json!({ "webhooks": [{
+        "name": "shop.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "clientConfig": { "url": "https://127.0.0.1:1/" }, "objectSelector": { "matchLabels": { "no": "pod" } },
+    }] });
+    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    configurations.replace("zz-migrations-03", &params, &configuration).await.unwrap();
+
+    let applied = apply(&client, &manifest("MutatingWebhookConfiguration", "zz-migrations-03")).await;
+    assert_eq!(applied.data["webhooks"][0]["name"], "shop.example.com");
 }

@@ -138,6 +138,7 @@ fn it_is_released_by_a_push_without_asking_twice() {
     assert_eq!(waiter.until_it_ends().code(), Some(0));
     assert!(released.elapsed() < Duration::from_secs(1), "released by period: {:?}", released.elapsed());
     assert_eq!(server.questions(), 2);
+    assert_eq!(server.connections(), 1, "a handshake for each question");
 }
 
 #[test]

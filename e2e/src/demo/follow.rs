@@ -97,7 +97,10 @@ impl<'a> Follow<'a> {
     }
 
     fn tell(&mut self, state: &State, now: Timestamp) {
-        let pods = (state.count(&self.image, Stage::Waiting), state.count(&self.image, Stage::Ready));
+        // A waiter that has nothing to wait for is gone in a moment.
+        let waits = !state.done.contains(&self.image);
+        let waiting = if waits { state.count(&self.image, Stage::Waiting) } else { 0 };
+        let pods = (waiting, state.count(&self.image, Stage::Ready));
         if pods != self.pods {
             let (waiting, ready) = pods;
             let serves = |pod: &&Pod| pod.image != self.image && pod.stage == Stage::Ready && !pod.leaving;

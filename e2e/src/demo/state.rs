@@ -15,6 +15,8 @@ pub(super) struct State {
     pub(super) running: Option<Running>,
     /// Runs that ended, newest first.
     pub(super) ended: Vec<Ended>,
+    /// Images whose migrations are done.
+    pub(super) done: Vec<String>,
     /// The Pods of web and worker.
     pub(super) pods: Vec<Pod>,
     /// Whether web and worker are what their Deployments say.
@@ -89,6 +91,12 @@ impl State {
             conditions: status["conditions"].as_array().into_iter().flatten().map(condition).collect(),
             running: status.get("current").filter(|current| current.is_object()).map(running),
             ended: history.iter().map(ended).collect::<Result<_>>()?,
+            done: status["done"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|done| text(&done["image"]).to_owned())
+                .collect(),
             pods: of("Pod").filter_map(pod).collect(),
             rolled_out: shop.len() == 2 && shop.into_iter().all(rolled_out),
         })

@@ -4,7 +4,7 @@ mod failure;
 mod first_install;
 mod hermetic;
 mod outage;
-mod playground;
+pub(crate) mod playground;
 mod restart;
 mod rollback;
 

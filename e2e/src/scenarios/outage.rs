@@ -39,7 +39,8 @@ fn without_operator(playground: &Playground<'_>) -> Result<()> {
     playground.run(&["set", "image", "deployment/web", &format!("app={V2}")])?;
     playground.wait(&["deployment", "web", "--for=condition=ReplicaFailure"])?;
     let passed = playground.list("pods")?;
-    let passed = passed.iter().find(|pod| pod["spec"]["containers"][0]["image"] == V2 && started(pod).is_some());
+    let passed =
+        passed.iter().find(|pod| pod["spec"]["containers"][0]["image"] == V2 && started(pod).is_some());
     ensure!(passed.is_none(), "a Pod of an image that is not migrated started while the operator was gone");
     Ok(())
 }
@@ -66,7 +67,14 @@ fn scale_operator(environment: &Environment, controllers: u32) -> Result<()> {
         command::run(operator().args(["scale", &deployment, &format!("--replicas={replicas}")]))?;
         if replicas == 0 {
             let selector = format!("app.kubernetes.io/name={name}");
-            command::run(operator().args(["wait", "pods", "--selector", &selector, "--for=delete", "--timeout=120s"]))?;
+            command::run(operator().args([
+                "wait",
+                "pods",
+                "--selector",
+                &selector,
+                "--for=delete",
+                "--timeout=120s",
+            ]))?;
         } else {
             command::run(operator().args(["rollout", "status", &deployment, "--timeout=120s"]))?;
         }

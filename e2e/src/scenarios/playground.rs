@@ -9,20 +9,20 @@ use crate::command;
 use crate::environment::Environment;
 
 /// The Migrator of a playground, and the label value of the Pods that it selects.
-pub(super) const SHOP: &str = "shop";
+pub(crate) const SHOP: &str = "shop";
 
 /// How long anything may take that a scenario waits for.
 const PATIENCE: &str = "--timeout=120s";
 
 /// A namespace under the restricted Pod Security profile.
-pub(super) struct Playground<'a> {
+pub(crate) struct Playground<'a> {
     environment: &'a Environment,
     namespace: String,
 }
 
 impl<'a> Playground<'a> {
     /// A fresh one; what an earlier run left is deleted.
-    pub(super) fn new(environment: &'a Environment, name: &str) -> Result<Self> {
+    pub(crate) fn new(environment: &'a Environment, name: &str) -> Result<Self> {
         let playground = Self { environment, namespace: format!("e2e-{name}") };
         playground.remove()?;
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
@@ -34,64 +34,64 @@ impl<'a> Playground<'a> {
     }
 
     /// Deletes it with all it holds.
-    pub(super) fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         let mut delete = self.environment.cluster().kubectl();
         command::run_to_end(delete.args(["delete", "namespace", &self.namespace, "--ignore-not-found"]))
     }
 
     /// `kubectl` in it.
-    pub(super) fn kubectl(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut kubectl = self.environment.cluster().kubectl();
         kubectl.args(["--namespace", &self.namespace]).args(arguments);
         kubectl
     }
 
     /// Runs `kubectl` in it.
-    pub(super) fn run(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<()> {
         command::run(&mut self.kubectl(arguments))
     }
 
     /// What `kubectl` says in it.
-    pub(super) fn ask(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String> {
         command::output(&mut self.kubectl(arguments))
     }
 
     /// Applies an object.
-    pub(super) fn apply(&self, object: &Value) -> Result<()> {
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
         let mut apply = self.kubectl(&["apply", "--filename", "-"]);
         command::run_with_text(&object.to_string(), &mut apply)
     }
 
     /// Waits until `kubectl wait` is content.
-    pub(super) fn wait(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn wait(&self, arguments: &[&str]) -> Result<()> {
         self.run(&[&["wait", PATIENCE], arguments].concat())
     }
 
     /// Waits until a rollout is over.
-    pub(super) fn rolled_out(&self, deployment: &str) -> Result<()> {
+    pub(crate) fn rolled_out(&self, deployment: &str) -> Result<()> {
         self.run(&["rollout", "status", PATIENCE, "deployment", deployment])
     }
 
     /// Waits until the Migrator is ready for good: its gate is in place, and all is migrated.
-    pub(super) fn settled(&self) -> Result<()> {
+    pub(crate) fn settled(&self) -> Result<()> {
         self.wait(&["migrator", SHOP, "--for=condition=Ready"])
     }
 
     /// The objects of a kind, with what kubectl says of them.
-    pub(super) fn list(&self, kind: &str) -> Result<Vec<Value>> {
+    pub(crate) fn list(&self, kind: &str) -> Result<Vec<Value>> {
         let text = self.ask(&["get", kind, "--output", "json"])?;
         let list: Value = serde_json::from_str(&text).with_context(|| format!("kubectl get {kind}"))?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
     /// The Migrator's status.
-    pub(super) fn status(&self) -> Result<Value> {
+    pub(crate) fn status(&self) -> Result<Value> {
         let text = self.ask(&["get", "migrator", SHOP, "--output", "json"])?;
         Ok(serde_json::from_str::<Value>(&text).context("kubectl get migrator")?["status"].take())
     }
 
     /// Fails unless exactly these images were migrated, oldest first, each once.
-    pub(super) fn expect_runs(&self, images: &[&str]) -> Result<()> {
+    pub(crate) fn expect_runs(&self, images: &[&str]) -> Result<()> {
         let status = self.status()?;
         let history = status["history"].as_array().cloned().unwrap_or_default();
         let ran: Vec<_> = history.iter().rev().filter_map(|run| run["image"].as_str()).collect();
@@ -100,14 +100,14 @@ impl<'a> Playground<'a> {
     }
 
     /// Creates the Migrator, which runs `script`, and waits until Pods are held.
-    pub(super) fn gate(&self, script: &str) -> Result<()> {
+    pub(crate) fn gate(&self, script: &str) -> Result<()> {
         self.apply(&migrator(script))?;
         self.settled()
     }
 }
 
 /// The Migrator of Pods labelled `app: shop`.
-pub(super) fn migrator(script: &str) -> Value {
+pub(crate) fn migrator(script: &str) -> Value {
     json!({
         "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
         "metadata": { "name": SHOP },
@@ -116,7 +116,7 @@ pub(super) fn migrator(script: &str) -> Value {
 }
 
 /// A Deployment whose Pods do nothing, and are ready once they run.
-pub(super) fn deployment(name: &str, app: &str, image: &str, replicas: u32) -> Value {
+pub(crate) fn deployment(name: &str, app: &str, image: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": { "name": name },
@@ -145,7 +145,7 @@ fn pod_spec(image: &str) -> Value {
 }
 
 /// When the application of a Pod started; `None` while it waits.
-pub(super) fn started(pod: &Value) -> Option<String> {
+pub(crate) fn started(pod: &Value) -> Option<String> {
     let state = pod.pointer("/status/containerStatuses/0/state/running/startedAt")?;
     state.as_str().map(str::to_owned)
 }

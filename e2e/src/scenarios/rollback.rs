@@ -20,7 +20,8 @@ pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
     playground.run(&["set", "image", "deployment/web", &format!("app={V2}")])?;
     playground.wait(&["migrator", "shop", &format!("--for=jsonpath={{.status.current.key}}={V2}")])?;
     let serving = playground.list("pods")?;
-    let serving = serving.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == V1 && started(pod).is_some());
+    let serving =
+        serving.iter().filter(|pod| pod["spec"]["containers"][0]["image"] == V1 && started(pod).is_some());
     ensure!(serving.count() >= 2, "fewer than 2 Pods of v1 serve while v2 is migrated");
     playground.rolled_out("web")?;
 

@@ -29,7 +29,12 @@ impl OwnerReader {
     }
 
     /// All owners on the way from these Pods to their workloads, each read once.
-    pub async fn of(&self, namespace: &str, pods: &[PodFacts], container: Option<&str>) -> Result<Owners, Error> {
+    pub async fn of(
+        &self,
+        namespace: &str,
+        pods: &[PodFacts],
+        container: Option<&str>,
+    ) -> Result<Owners, Error> {
         let mut owners = BTreeMap::new();
         for pod in pods.iter().filter(|pod| pod.live()) {
             for _ in 0..MAX_READS {
@@ -77,7 +82,7 @@ impl OwnerReader {
 fn unless_refused<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 405) => Ok(None),
+        Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => Ok(None),
         Err(kube::Error::Discovery(_)) => Ok(None),
         Err(error) => Err(error),
     }

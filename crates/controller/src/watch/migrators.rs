@@ -12,7 +12,9 @@ use crate::gate::Gates;
 use crate::watch::pods::PodWatches;
 
 /// Starts the watch. The stream has to be polled; it ends only with the program.
-pub fn start(client: &Client) -> (Store<Guarded>, impl Stream<Item = watcher::Result<Event<Guarded>>> + use<>) {
+pub fn start(
+    client: &Client,
+) -> (Store<Guarded>, impl Stream<Item = watcher::Result<Event<Guarded>>> + use<>) {
     let (reader, writer) = reflector::store();
     let api = Api::<Guarded>::all(client.clone());
     let stream = watch(api, watcher::Config::default()).default_backoff().reflect(writer);

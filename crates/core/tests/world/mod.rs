@@ -13,7 +13,8 @@ use migrations_api::{MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
-    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, OwnerRef, Owners, PodFacts, Snapshot, Termination,
+    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, OwnerRef, Owners, PodFacts, Snapshot,
+    Termination,
 };
 use migrations_core::validate::validate;
 use serde_json::{Value, json};
@@ -235,8 +236,11 @@ impl World {
     /// The current run's container ends, and with it Pod and Job.
     pub(crate) fn run_ends(&mut self, exit_code: i32, message: &str) -> &mut Self {
         let now = self.now();
-        let Some(pod) = self.run_pods.iter_mut().rfind(|pod| pod.unfinished() && pod.name != FOREIGN) else { return self };
-        let end = Termination { exit_code, started: Some(now), finished: Some(now), message: message.to_owned() };
+        let Some(pod) = self.run_pods.iter_mut().rfind(|pod| pod.unfinished() && pod.name != FOREIGN) else {
+            return self;
+        };
+        let end =
+            Termination { exit_code, started: Some(now), finished: Some(now), message: message.to_owned() };
         pod.containers[0].state = ContainerState::Terminated(end);
         pod.phase = if exit_code == 0 { "Succeeded" } else { "Failed" }.to_owned();
         let uid = pod.owner.as_ref().and_then(|owner| owner.uid.clone()).unwrap();

@@ -53,6 +53,7 @@ pub(crate) enum Reply {
 pub(crate) struct Server {
     address: String,
     questions: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -73,10 +74,11 @@ impl Server {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let config = Arc::new(authority.server_config(name));
-        let questions = Arc::new(AtomicUsize::new(0));
-        let (reply, count) = (Arc::new(reply), Arc::clone(&questions));
+        let (questions, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (reply, count, accepted) = (Arc::new(reply), Arc::clone(&questions), Arc::clone(&connections));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (config, reply, count) = (Arc::clone(&config), Arc::clone(&reply), Arc::clone(&count));
                 thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
@@ -85,11 +87,15 @@ impl Server {
                 });
             }
         });
-        Self { address, questions }
+        Self { address, questions, connections }
     }
 
     pub(crate) fn address(&self) -> String {
         self.address.clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn questions(&self) -> usize {

@@ -67,7 +67,8 @@ impl Shell {
     pub(crate) async fn post(&self, port: u16, path: &str, body: impl Into<Vec<u8>>) -> (u16, String) {
         let (agent, url, body) = (self.agent(), format!("https://localhost:{port}{path}"), body.into());
         tokio::task::spawn_blocking(move || {
-            let mut response = agent.post(url).send(&body[..]).unwrap();
+            // Asks before it sends: a refusal would get lost in a connection closed meanwhile.
+            let mut response = agent.post(url).header("expect", "100-continue").send(&body[..]).unwrap();
             (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
         })
         .await
@@ -82,7 +83,7 @@ impl Shell {
             .tls_config(tls)
             .proxy(None)
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
+            .timeout_global(Some(Duration::from_mins(1)))
             .build()
             .into()
     }

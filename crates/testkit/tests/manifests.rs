@@ -1,0 +1,110 @@
+//! The shipped manifests fit the code.
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+
+use std::collections::BTreeSet;
+
+use migrations_api::names;
+use migrations_testkit::manifests::{manifest, manifests};
+use serde_json::{Value, json};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn named(kind: &str) -> BTreeSet<String> {
+    let objects = manifests();
+    let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+    of_kind.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn configurations() -> BTreeSet<String> {
+    let entries = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
+    entries.chain([names::REQUIRED_CONFIGURATION.to_owned()]).collect()
+}
+
+/// The rule of a role for a resource.
+fn rule(kind: &str, role: &str, resource: &str) -> Value {
+    let role = manifest(kind, role);
+    let rules = role["rules"].as_array().unwrap();
+    let found = rules.iter().find(|rule| rule["resources"].as_array().unwrap().contains(&json!(resource)));
+    found.unwrap().clone()
+}
+
+#[test]
+fn the_configurations_are_those_that_the_controller_writes_and_hold_no_entries() {
+    assert_eq!(named("MutatingWebhookConfiguration"), configurations());
+    for object in manifests() {
+        assert!(
+            object.get("webhooks").is_none(),
+            "applying this would remove the controller's entries: {object}"
+        );
+    }
+}
+
+#[test]
+fn the_controllers_rights_are_limited_to_the_operators_own_names() {
+    let rule_names =
+        |rule: Value| -> BTreeSet<String> { serde_json::from_value(rule["resourceNames"].clone()).unwrap() };
+    let controller = "migrations-controller";
+    assert_eq!(
+        rule_names(rule("ClusterRole", controller, "mutatingwebhookconfigurations")),
+        configurations()
+    );
+    assert_eq!(
+        rule_names(rule("ClusterRole", controller, "configmaps")),
+        [names::CA_BUNDLE_CONFIG_MAP.to_owned()].into()
+    );
+    let secrets = [names::CA_SECRET, names::SERVING_SECRET].map(str::to_owned);
+    assert_eq!(rule_names(rule("Role", controller, "secrets")), secrets.into());
+    assert_eq!(
+        rule_names(rule("Role", "migrations-webhook", "secrets")),
+        [names::SERVING_SECRET.to_owned()].into()
+    );
+    assert_eq!(
+        rule_names(rule("Role", "migrations-webhook", "services")),
+        [names::WEBHOOK_SERVICE.to_owned()].into()
+    );
+}
+
+#[test]
+fn the_webhook_may_write_nothing() {
+    for kind in ["ClusterRole", "Role"] {
+        let role = manifest(kind, "migrations-webhook");
+        for rule in role["rules"].as_array().unwrap() {
+            assert_eq!(rule["verbs"], json!(["get", "list", "watch"]), "{rule}");
+        }
+    }
+}
+
+#[test]
+fn the_service_leads_to_the_webhooks_ports() {
+    let service = manifest("Service", names::WEBHOOK_SERVICE);
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([
+            { "name": "admission", "port": names::ADMISSION_PORT, "targetPort": "admission" },
+            { "name": "questions", "port": names::QUESTION_PORT, "targetPort": "questions" },
+        ])
+    );
+    let deployment = manifest("Deployment", "migrations-webhook");
+    assert_eq!(service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
+}
+
+#[test]
+fn everything_is_in_the_operators_namespace() {
+    assert_eq!(named("Namespace"), [names::OPERATOR_NAMESPACE.to_owned()].into());
+    for object in manifests() {
+        let namespace = &object["metadata"]["namespace"];
+        assert!(namespace.is_null() || namespace == names::OPERATOR_NAMESPACE, "{object}");
+    }
+}
+
+#[test]
+fn images_are_those_of_this_version() {
+    let mut images = Vec::new();
+    for program in ["controller", "webhook"] {
+        let deployment = manifest("Deployment", &format!("migrations-{program}"));
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], format!("ghcr.io/coderanger/migrations-{program}:{VERSION}"));
+        images.extend(container["args"].as_array().into_iter().flatten().cloned());
+    }
+    assert_eq!(images, [format!("--waiter-image=ghcr.io/coderanger/migrations-waiter:{VERSION}")]);
+}

@@ -1,0 +1,231 @@
+//! From the start to the end of the whole webhook, against an API server in memory that answers
+//! lists and watches: what it waits for, what it forgives, and that it writes nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use futures::StreamExt;
+use http::{Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use kube::Client;
+use kube::client::Body;
+use migrations_process::shutdown::{Shutdown, Trigger};
+use migrations_webhook::config::Config;
+use migrations_webhook::{RunError, run_with};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What a collection answers: a list, or an HTTP error.
+#[derive(Clone, Debug)]
+enum Collection {
+    Items(Vec<Value>),
+    Error(u16),
+}
+
+/// Lists as they stand when they are asked for; a watch then ends as soon as anything changes, so
+/// that the client lists again.
+#[derive(Clone)]
+struct ApiServer {
+    collections: Arc<Mutex<std::collections::HashMap<&'static str, Collection>>>,
+    changes: watch::Sender<()>,
+    methods: Arc<Mutex<Vec<Method>>>,
+}
+
+impl ApiServer {
+    fn new() -> Self {
+        let missing = |plural| (plural, Collection::Items(Vec::new()));
+        Self {
+            collections: Arc::new(Mutex::new(
+                [missing("migrators"), missing("secrets"), missing("services")].into(),
+            )),
+            changes: watch::Sender::new(()),
+            methods: Arc::default(),
+        }
+    }
+
+    fn set(&self, plural: &'static str, collection: Collection) {
+        self.collections.lock().unwrap().insert(plural, collection);
+        self.changes.send_replace(());
+    }
+
+    fn client(&self) -> Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let response = server.answer(&request);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        Client::new(service, "default")
+    }
+
+    fn answer(&self, request: &Request<Body>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        self.methods.lock().unwrap().push(request.method().clone());
+        let plural = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        if request.uri().query().unwrap_or_default().contains("watch=true") {
+            let mut changes = self.changes.subscribe();
+            let end = async move { changes.changed().await.ok() };
+            let gone = futures::stream::once(end).map(|_| {
+                let gone = json!({"type": "ERROR", "object": status(410)}).to_string() + "\n";
+                Ok::<_, Infallible>(Frame::data(gone.into()))
+            });
+            return Response::new(StreamBody::new(gone).boxed_unsync());
+        }
+        let collection = self.collections.lock().unwrap().get(plural.as_str()).cloned();
+        let (code, body) = match collection.unwrap_or(Collection::Error(404)) {
+            Collection::Items(items) => {
+                let metadata = json!({"resourceVersion": "1"});
+                (200, json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+            }
+            Collection::Error(code) => (code, status(code)),
+        };
+        Response::builder().status(code).body(Full::from(body.to_string()).boxed_unsync()).unwrap()
+    }
+}
+
+fn status(code: u16) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "test", "reason": "Test", "code": code})
+}
+
+fn secret() -> Value {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let bytes = |text: String| serde_json::to_value(k8s_openapi::ByteString(text.into_bytes())).unwrap();
+    json!({
+        "metadata": {"name": "migrations-webhook-tls", "namespace": "migrations-operator"},
+        "data": {"tls.crt": bytes(generated.cert.pem()), "tls.key": bytes(generated.signing_key.serialize_pem())},
+    })
+}
+
+struct Webhook {
+    end: Trigger,
+    ended: JoinHandle<Result<(), RunError>>,
+    ports: [u16; 3],
+}
+
+impl Webhook {
+    async fn start(server: &ApiServer) -> Self {
+        let mut ports = [0; 3];
+        for port in &mut ports {
+            *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        }
+        let [probes, admission, question] = ports;
+        let config = Config::parse_from([
+            "migrations-webhook".to_owned(),
+            "--waiter-image=waiter:1".to_owned(),
+            format!("--probe-port={probes}"),
+            format!("--admission-port={admission}"),
+            format!("--question-port={question}"),
+            "--shutdown-delay=1".to_owned(),
+        ]);
+        let (end, asked) = Shutdown::by_hand();
+        let ended = tokio::spawn(run_with(config, server.client(), asked));
+        Self { end, ended, ports }
+    }
+
+    /// What `/readyz` says; nothing before it is served.
+    async fn readiness(&self) -> String {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.ports[0])).await else {
+            return String::new();
+        };
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.rsplit("\r\n").next().unwrap().to_owned()
+    }
+
+    async fn until_it_says(&self, readiness: &str) {
+        let says = async {
+            while self.readiness().await != readiness {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), says).await;
+        assert!(told.is_ok(), "says {:?}, never {readiness:?}", self.readiness().await);
+    }
+
+    async fn serves(&self, port: usize) -> bool {
+        TcpStream::connect(("127.0.0.1", self.ports[port])).await.is_ok()
+    }
+}
+
+const READY: &str = "ok\n";
+
+#[tokio::test]
+async fn it_is_ready_once_it_has_a_certificate_and_all_migrators() {
+    let server = ApiServer::new();
+    server.set("migrators", Collection::Error(404));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says("not ready: serving certificate, list of Migrators, listeners\n").await;
+    assert!(!webhook.serves(1).await && !webhook.serves(2).await);
+
+    server.set("secrets", Collection::Items(vec![secret()]));
+    webhook.until_it_says("not ready: list of Migrators, listeners\n").await;
+
+    server.set("migrators", Collection::Items(Vec::new()));
+    webhook.until_it_says(READY).await;
+    assert!(webhook.serves(1).await && webhook.serves(2).await);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_is_waited_for() {
+    let server = ApiServer::new();
+    let mut broken = secret();
+    broken["data"]["tls.key"] = secret()["data"]["tls.key"].clone();
+    server.set("secrets", Collection::Items(vec![broken]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says("not ready: serving certificate, listeners\n").await;
+    server.set("secrets", Collection::Items(vec![secret()]));
+    webhook.until_it_says(READY).await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_fails_later_does_not_make_it_unready() {
+    let server = ApiServer::new();
+    server.set("secrets", Collection::Items(vec![secret()]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says(READY).await;
+    for plural in ["migrators", "secrets", "services"] {
+        server.set(plural, Collection::Error(503));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(webhook.readiness().await, READY);
+    assert!(webhook.serves(1).await);
+}
+
+#[tokio::test]
+async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
+    let server = ApiServer::new();
+    server.set("secrets", Collection::Items(vec![secret()]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says(READY).await;
+    webhook.end.request();
+    webhook.until_it_says("not ready: listeners\n").await;
+    assert!(webhook.serves(1).await && webhook.serves(2).await, "clients are still sent here");
+    let ended = tokio::time::timeout(Duration::from_secs(5), webhook.ended).await;
+    ended.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn asked_to_end_before_it_serves_it_ends_at_once() {
+    let webhook = Webhook::start(&ApiServer::new()).await;
+    webhook.until_it_says("not ready: serving certificate, listeners\n").await;
+    webhook.end.request();
+    tokio::time::timeout(Duration::from_secs(1), webhook.ended).await.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn it_only_ever_reads() {
+    let server = ApiServer::new();
+    server.set("secrets", Collection::Items(vec![secret()]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says(READY).await;
+    assert!(server.methods.lock().unwrap().iter().all(|method| method == Method::GET));
+}
