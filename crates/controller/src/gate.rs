@@ -75,6 +75,7 @@ impl GateKeeper {
     pub async fn run(mut self) {
         // What was written last; a comparison with the cluster is due when it differs, and in time.
         let mut written: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        // By Migrator, not by namespace: one that was made anew has lost its bundle.
         let mut bundled: HashSet<String> = HashSet::new();
         loop {
             let bundle = match self.bundle.wait_for(Option::is_some).await {
@@ -87,7 +88,12 @@ impl GateKeeper {
             };
             tokio::select! {
                 () = self.gates.bell.notified() => {}
-                changed = self.bundle.changed() => if changed.is_err() { return },
+                changed = self.bundle.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    bundled.clear();
+                }
                 () = tokio::time::sleep(pause) => {
                     written.clear();
                     bundled.clear();
@@ -123,9 +129,9 @@ impl GateKeeper {
             if validate(&migrator.spec).is_err() {
                 continue;
             }
-            if !bundled.contains(&namespace) {
+            if !bundled.contains(&uid) {
                 match certificates::ensure_bundle(&self.client, &namespace, bundle).await {
-                    Ok(()) => drop(bundled.insert(namespace.clone())),
+                    Ok(()) => drop(bundled.insert(uid.clone())),
                     Err(error) => {
                         tracing::warn!(%namespace, %error, "cannot write the certificates that waiters trust");
                         let why = format!(

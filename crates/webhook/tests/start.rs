@@ -17,6 +17,7 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use migrations_process::shutdown::{Shutdown, Trigger};
+use migrations_protocol::{Answer, QUESTION_PATH};
 use migrations_webhook::config::Config;
 use migrations_webhook::{RunError, run_with};
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// What a collection answers: a list, or an HTTP error.
 #[derive(Clone, Debug)]
@@ -104,6 +106,13 @@ fn secret() -> Value {
     })
 }
 
+fn object(name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
+}
+
 struct Webhook {
     end: Trigger,
     ended: JoinHandle<Result<(), RunError>>,
@@ -149,6 +158,21 @@ impl Webhook {
         };
         let told = tokio::time::timeout(Duration::from_secs(20), says).await;
         assert!(told.is_ok(), "says {:?}, never {readiness:?}", self.readiness().await);
+    }
+
+    /// Asks about a Migrator of namespace `default`, trusting the certificate in `secret`.
+    async fn ask(&self, secret: &Value, migrator: &str) -> Answer {
+        let chain: k8s_openapi::ByteString =
+            serde_json::from_value(secret["data"]["tls.crt"].clone()).unwrap();
+        let url = format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]);
+        let question = json!({"namespace": "default", "migrator": migrator, "containers": [{"name": "app", "image": "a"}]});
+        let body = tokio::task::spawn_blocking(move || {
+            let trusted = ureq::tls::Certificate::from_pem(&chain.0).unwrap();
+            let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
+            let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into();
+            agent.post(url).send(question.to_string()).unwrap().body_mut().read_to_string().unwrap()
+        });
+        serde_json::from_str(&body.await.unwrap()).unwrap()
     }
 
     async fn serves(&self, port: usize) -> bool {
@@ -219,6 +243,27 @@ async fn asked_to_end_before_it_serves_it_ends_at_once() {
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     webhook.end.request();
     tokio::time::timeout(Duration::from_secs(1), webhook.ended).await.expect("it ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn migrators_are_followed_whatever_the_others_look_like() {
+    let server = ApiServer::new();
+    let secret = secret();
+    server.set("secrets", Collection::Items(vec![secret.clone()]));
+    let shop = object("shop", json!({"selector": {"matchLabels": {"app": "shop"}}}));
+    server.set("migrators", Collection::Items(vec![object("broken", json!("nonsense")), shop]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says(READY).await;
+    assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");
+    assert_eq!(webhook.ask(&secret, "broken").await.reason, "InvalidSpec");
+
+    server.set("migrators", Collection::Items(Vec::new()));
+    let gone = async {
+        while webhook.ask(&secret, "shop").await.reason != "NoMigrator" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it hears of the deletion");
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::PostParams;
-use migrations_api::{RunResult, names};
+use kube::api::{DeleteParams, PostParams};
+use migrations_api::{Migrator, RunResult, names};
 use migrations_testkit::builders::pod;
 use migrations_testkit::cluster::ControlPlane;
 
@@ -109,5 +109,23 @@ async fn the_entries_hold_pods_that_must_wait_and_no_others() {
         .annotation(names::NO_WAIT_ANNOTATION, "true")
         .container("app", "shop:v2");
     pods.create(&PostParams::default(), &exempt.build()).await.expect("it is annotated");
+    controller.stop().await;
+}
+
+/// As when a namespace is deleted and made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migrator_made_again_finds_the_waiters_trust_in_place() {
+    let plane = ControlPlane::start().await;
+    let shop = Shop::open(&plane).await;
+    let controller = shop.controller();
+    let bundles: Api<ConfigMap> = shop.namespace.api();
+    let migrators: Api<Migrator> = shop.namespace.api();
+    for _ in 0..2 {
+        shop.create_migrator().await;
+        shop.until_reason("Idle").await;
+        bundles.get(names::CA_BUNDLE_CONFIG_MAP).await.expect("waiters of the namespace need it");
+        migrators.delete("shop", &DeleteParams::default()).await.expect("a Migrator");
+        bundles.delete(names::CA_BUNDLE_CONFIG_MAP, &DeleteParams::default()).await.expect("a ConfigMap");
+    }
     controller.stop().await;
 }
