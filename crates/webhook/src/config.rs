@@ -24,6 +24,10 @@ pub struct Config {
     #[arg(long, env = "QUESTION_PORT", default_value_t = 9444, value_name = "PORT")]
     pub question_port: u16,
 
+    /// Waiters that may hold a question at a time; each takes some 26 KiB of memory, further ones try again
+    #[arg(long, env = "QUESTION_CONNECTIONS", default_value_t = 6000, value_name = "COUNT")]
+    pub question_connections: usize,
+
     /// Image of the waiter that is injected into Pods
     #[arg(long, env = "WAITER_IMAGE", value_name = "IMAGE")]
     pub waiter_image: String,

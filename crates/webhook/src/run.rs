@@ -76,7 +76,13 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         let (trigger, end) = Shutdown::by_hand();
         let admission = Admission { view: view.clone(), settings: settings.clone() };
         let question = Questions { view: view.clone(), end: end.clone() };
-        let served = serve_both(&certificate, &end, (admissions, admission), (questions, question));
+        let served = serve_both(
+            &certificate,
+            &end,
+            config.question_connections,
+            (admissions, admission),
+            (questions, question),
+        );
         let ending = async {
             asked_to_end.requested().await;
             serving.set(false);

@@ -21,18 +21,22 @@ const ADMISSION: Limits = Limits {
 };
 
 /// Each waiter has a connection, with a question on it nearly all the time.
-const QUESTIONS: Limits = Limits {
-    connections: 50_000,
-    handshake: Duration::from_secs(10),
-    headers: Duration::from_secs(10),
-    idle: Duration::from_secs(30),
-    drain: Duration::from_secs(5),
-};
+fn questions_limits(connections: usize) -> Limits {
+    Limits {
+        connections,
+        handshake: Duration::from_secs(10),
+        headers: Duration::from_secs(10),
+        idle: Duration::from_secs(30),
+        drain: Duration::from_secs(5),
+    }
+}
 
-/// Serves both until `end` is requested and what is open has been answered.
+/// Serves both until `end` is requested and what is open has been answered. At most `waiters` hold a
+/// connection at a time.
 pub async fn serve_both(
     certificate: &Certificate,
     end: &Shutdown,
+    waiters: usize,
     (admissions, admission): (TcpListener, Admission),
     (questions, question): (TcpListener, Questions),
 ) -> Result<(), rustls::Error> {
@@ -47,7 +51,7 @@ pub async fn serve_both(
     };
     tokio::join!(
         serve(admissions, tls.clone(), ADMISSION, end.clone(), admit),
-        serve(questions, tls, QUESTIONS, end.clone(), answer),
+        serve(questions, tls, questions_limits(waiters), end.clone(), answer),
     );
     Ok(())
 }

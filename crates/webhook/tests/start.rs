@@ -106,7 +106,7 @@ fn secret() -> Value {
     })
 }
 
-fn object(name: &str, spec: Value) -> Value {
+fn object(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
         "metadata": {"name": name, "namespace": "default"}, "spec": spec,
@@ -250,8 +250,8 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
     let server = ApiServer::new();
     let secret = secret();
     server.set("secrets", Collection::Items(vec![secret.clone()]));
-    let shop = object("shop", json!({"selector": {"matchLabels": {"app": "shop"}}}));
-    server.set("migrators", Collection::Items(vec![object("broken", json!("nonsense")), shop]));
+    let shop = object("shop", &json!({"selector": {"matchLabels": {"app": "shop"}}}));
+    server.set("migrators", Collection::Items(vec![object("broken", &json!("nonsense")), shop]));
     let webhook = Webhook::start(&server).await;
     webhook.until_it_says(READY).await;
     assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");

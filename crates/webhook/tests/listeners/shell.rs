@@ -47,7 +47,9 @@ impl Shell {
             tokio::spawn(async move {
                 let admission = Admission { view: view.clone(), settings };
                 let question = Questions { view, end: end.clone() };
-                serve_both(&certificate, &end, (admissions, admission), (questions, question)).await.unwrap();
+                serve_both(&certificate, &end, 100, (admissions, admission), (questions, question))
+                    .await
+                    .unwrap();
             })
         };
         Self { view, certificate, end: trigger, served, admission, question, authority: chain }
