@@ -6,5 +6,5 @@ threads = 4
 # The root file system is read-only.
 worker_tmp_dir = "/dev/shm"
 control_socket_disable = True
-# Requests under way are finished; the Pod stays a little longer still, see lifecycle.preStop.
+# Requests under way are finished: with the sleep before it this fits into the 30 s that a Pod has.
 graceful_timeout = 20

@@ -42,7 +42,6 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Finds or makes the engine, the programs and the node image.
     pub(crate) fn get() -> Result<Self> {
-        prerequisites::check()?;
         // The Go build is the longest part: what else there is goes on beside it.
         let (binaries, beside) = thread::scope(|scope| {
             let binaries = scope.spawn(Binaries::control_plane);
@@ -106,6 +105,7 @@ impl Environment {
 
     /// Does `work` with the machine to itself, and afterwards leaves it as `afterwards` says, also when `work` fails.
     pub(crate) fn around<T>(afterwards: Afterwards, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        prerequisites::check()?;
         let _alone = cache::lock("run")?;
         let was_up = Self::is_up();
         let outcome = work();

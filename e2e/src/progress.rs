@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 const QUIET: Duration = Duration::from_secs(2);
+/// In seconds.
 const EVERY: u64 = 15;
+const EVERY_WHEN_LONG: u64 = 60;
+const LONG: u64 = 120;
 
 /// A step under way. Dropping it stops its announcements.
 pub(crate) struct Step {
@@ -68,7 +71,11 @@ fn announce(name: &str, started: Instant, running: &Receiver<()>) {
         return;
     }
     println!("  {name} ...");
-    let until_next = || Duration::from_secs(EVERY - started.elapsed().as_secs() % EVERY);
+    let until_next = || {
+        let so_far = started.elapsed().as_secs();
+        let every = if so_far < LONG { EVERY } else { EVERY_WHEN_LONG };
+        Duration::from_secs(every - so_far % every)
+    };
     while running.recv_timeout(until_next()) == Err(RecvTimeoutError::Timeout) {
         println!("  {name}: {} s so far", started.elapsed().as_secs());
     }

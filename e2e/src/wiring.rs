@@ -26,9 +26,11 @@ pub(crate) fn wire(cluster: &Cluster) -> Result<()> {
 
     let nodes = addressed_nodes(cluster)?;
     for node in &nodes {
+        // Each Pod has a route of its own; what is for one that is gone has no way to go, least of all out.
         let mut script = format!(
-            "sed 's#POD_CIDR#{}#' /kind/pods.conflist >/etc/cni/net.d/.pods && \
-             mv /etc/cni/net.d/.pods /etc/cni/net.d/10-pods.conflist",
+            "sed 's#POD_CIDR#{0}#' /kind/pods.conflist >/etc/cni/net.d/.pods && \
+             mv /etc/cni/net.d/.pods /etc/cni/net.d/10-pods.conflist && \
+             ip route replace unreachable {0}",
             node.pods
         );
         for other in nodes.iter().filter(|other| other.name != node.name) {

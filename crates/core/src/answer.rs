@@ -6,6 +6,8 @@ use migrations_api::{
 };
 use migrations_protocol::{Answer, Question, Verdict};
 
+use crate::result::last_bytes;
+
 /// Most of a run's output that an answer repeats, in bytes.
 const OUTPUT: usize = 4096;
 
@@ -97,8 +99,8 @@ fn told<'a>(question: &Question, migrator: &'a Migrator) -> Told<'a> {
 fn key<'q>(question: &'q Question, migrator: &Migrator, status: &MigratorStatus) -> Option<&'q str> {
     let named = |name: &String| question.containers.iter().find(|container| container.name == *name);
     let container = match &migrator.spec.container {
-        Some(name) => named(name),
-        None => status.container.as_ref().and_then(named).or(question.containers.first()),
+        Some(name) if !name.is_empty() => named(name),
+        _ => status.container.as_ref().and_then(named).or(question.containers.first()),
     };
     container.map(|container| container.image.as_str())
 }
@@ -153,7 +155,7 @@ fn failed<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
     );
     if !message.is_empty() {
         told.push_str("\nits last output:\n");
-        told.push_str(end_of(message.trim_end()));
+        told.push_str(last_bytes(message.trim_end(), OUTPUT));
     }
     Told::wait(Reason::Failed.as_str(), told)
 }
@@ -161,7 +163,7 @@ fn failed<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
 fn unknown<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
     let RunRecord { key, image: _, job, attempt, run_hash: _, started: _, finished, result: _, message } =
         record;
-    let why = if message.is_empty() { String::new() } else { format!(" ({})", end_of(message)) };
+    let why = if message.is_empty() { String::new() } else { format!(" ({})", last_bytes(message, OUTPUT)) };
     Told::wait(
         Reason::Unknown.as_str(),
         format!(
@@ -200,13 +202,6 @@ fn pending<'a>(question: &Question, key: &str, status: Option<&MigratorStatus>) 
 
 fn look_at(question: &Question) -> String {
     format!("`kubectl describe migrator {} -n {}`", question.migrator, question.namespace)
-}
-
-/// The end of `text`, where errors are told.
-fn end_of(text: &str) -> &str {
-    let start = text.len().saturating_sub(OUTPUT);
-    let start = (start..text.len()).find(|index| text.is_char_boundary(*index)).unwrap_or(start);
-    text.get(start..).unwrap_or(text)
 }
 
 #[cfg(test)]

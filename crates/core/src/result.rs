@@ -8,6 +8,10 @@ use crate::snapshot::{ContainerFacts, ContainerState, JobFacts, JobOutcome, PodF
 /// Longest output kept in the status, in bytes: what the kubelet keeps of a termination message.
 const LONGEST_MESSAGE: usize = 4096;
 
+/// How much of a log the kubelet takes for a termination message, in bytes, from the middle of a line
+/// where the log is longer; a little less, since the line end is trimmed.
+const LOG_TAIL: usize = 2000;
+
 /// A run that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -81,6 +85,7 @@ fn termination(container: &ContainerFacts) -> Option<&Termination> {
 fn ended(end: &Termination, init_container: Option<&str>) -> Ended {
     let result = if end.exit_code == 0 { RunResult::Succeeded } else { RunResult::Failed };
     let output = last_bytes(end.message.trim_end(), LONGEST_MESSAGE);
+    let output = if output.len() < LOG_TAIL { output } else { whole_lines(output) };
     let message = match (result, init_container) {
         (RunResult::Succeeded, _) => String::new(),
         (_, Some(name)) => format!("init container {name} exited with {}\n{output}", end.exit_code),
@@ -114,25 +119,43 @@ fn why_not_started(pods: &[&PodFacts]) -> String {
     pods.iter().find_map(said).unwrap_or_default()
 }
 
-/// The end of a text, at most `limit` bytes, cut between characters: an exception's last lines say
-/// most.
+/// The end of a text, at most `limit` bytes: an exception's last lines say most. Cut between lines
+/// where there are several, else between characters.
 pub fn last_bytes(text: &str, limit: usize) -> &str {
-    let start = text.len().saturating_sub(limit);
+    if text.len() <= limit {
+        return text;
+    }
+    let start = text.len() - limit;
     let start = (start..=text.len()).find(|index| text.is_char_boundary(*index)).unwrap_or(text.len());
-    text.get(start..).unwrap_or_default()
+    whole_lines(text.get(start..).unwrap_or_default())
+}
+
+/// A text without its first line, which is half of one; all of it where there is no other.
+fn whole_lines(text: &str) -> &str {
+    text.split_once('\n').map(|(_, rest)| rest).filter(|rest| !rest.is_empty()).unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
 
     proptest! {
         #[test]
-        fn a_cut_text_is_an_end_of_it_within_the_limit(text in "\\PC*", limit in 0usize..40) {
+        fn a_cut_text_is_an_end_of_it_within_the_limit(text in "(\\PC|\n)*", limit in 0usize..40) {
             let cut = last_bytes(&text, limit);
             prop_assert!(cut.len() <= limit && text.ends_with(cut));
             prop_assert!(text.len() > limit || cut == text);
         }
+    }
+
+    #[rstest]
+    #[case::fits("one\ntwo", 20, "one\ntwo")]
+    #[case::between_lines("one\ntwo\nthree", 11, "two\nthree")]
+    #[case::one_long_line("abcdef", 3, "def")]
+    #[case::between_characters("aä", 1, "")]
+    fn a_text_is_cut_where_it_reads_best(#[case] text: &str, #[case] limit: usize, #[case] expected: &str) {
+        assert_eq!(last_bytes(text, limit), expected);
     }
 }

@@ -23,18 +23,27 @@ pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
     if !cluster.is_hermetic() {
         return Ok(Outcome::Skipped("published node images have no such rules".to_owned()));
     }
-    let before = cluster.escaped_packets()?;
-    ensure!(before == 0, "{before} packets tried to leave this machine since the nodes started");
-
-    let tried = witnessed(cluster).and_then(|()| attempts(cluster)).and_then(|()| {
-        let seen = seen_by_witness(cluster)?;
-        ensure!(seen == 0, "{seen} packets got past the rules of the nodes");
-        let stopped = cluster.escaped_packets()?;
-        ensure!(stopped >= 2, "the Pod's attempts were not stopped by the rules: they counted {stopped}");
-        Ok(Outcome::Passed)
-    });
+    let tried = nothing_so_far(cluster)
+        .and_then(|()| witnessed(cluster))
+        .and_then(|()| attempts(cluster))
+        .and_then(|()| {
+            let seen = seen_by_witness(cluster)?;
+            ensure!(seen == 0, "{seen} packets got past the rules of the nodes");
+            let stopped = cluster.escaped_packets()?;
+            ensure!(stopped >= 2, "the Pod's attempts were not stopped by the rules: they counted {stopped}");
+            Ok(Outcome::Passed)
+        });
     clean_up(cluster)?;
     tried
+}
+
+fn nothing_so_far(cluster: &Cluster) -> Result<()> {
+    let packets = cluster.escaped_packets()?;
+    ensure!(
+        packets == 0,
+        "{packets} packets tried to leave this machine since the nodes started, and were stopped"
+    );
+    Ok(())
 }
 
 fn attempts(cluster: &Cluster) -> Result<()> {
