@@ -45,7 +45,9 @@ fn checks(report: &mut Report) -> Result<()> {
         )
     })?;
     if command::succeeds(&mut cargo(&["deny", "--version"])) {
-        report.check("cargo deny check", || command::show(&mut cargo(&["deny", "check"])))?;
+        report.check("cargo deny check", || {
+            command::show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
+        })?;
     } else {
         report.skip("cargo deny check", "cargo-deny is not installed (cargo install --locked cargo-deny)");
     }

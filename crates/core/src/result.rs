@@ -88,10 +88,29 @@ fn ended(end: &Termination, init_container: Option<&str>) -> Ended {
     let output = if output.len() < LOG_TAIL { output } else { whole_lines(output) };
     let message = match (result, init_container) {
         (RunResult::Succeeded, _) => String::new(),
-        (_, Some(name)) => format!("init container {name} exited with {}\n{output}", end.exit_code),
-        (_, None) => format!("exit code {}\n{output}", end.exit_code),
+        (_, Some(name)) => told(&format!("init container {name} exited with {}", end.exit_code), output),
+        (_, None) => told(&format!("exit code {}", end.exit_code), output),
     };
     Ended { result, message, started: end.started, finished: end.finished }
+}
+
+/// An end and its output. The line that says most comes first: lists show the first line alone.
+fn told(end: &str, output: &str) -> String {
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let Some(headline) = headline(lines.clone()) else { return end.to_owned() };
+    match lines.nth(1) {
+        Some(_) => format!("{end}: {headline}\n{output}"),
+        None => format!("{end}: {headline}"),
+    }
+}
+
+/// The last line that speaks of an error, else the last: programs often say more after it.
+fn headline<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let speaks = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        ["error", "exception", "fatal", "panic"].iter().any(|word| line.contains(word))
+    };
+    lines.clone().rfind(speaks).or_else(|| lines.clone().next_back())
 }
 
 fn unseen(result: RunResult, message: &str) -> Ended {
@@ -148,6 +167,18 @@ mod tests {
             prop_assert!(cut.len() <= limit && text.ends_with(cut));
             prop_assert!(text.len() > limit || cut == text);
         }
+    }
+
+    #[rstest]
+    #[case::silent("", "exit code 1")]
+    #[case::one_line("no such table", "exit code 1: no such table")]
+    #[case::the_last_line("first\nlast\n", "exit code 1: last\nfirst\nlast\n")]
+    #[case::the_error_before_it(
+        "Traceback\nValueError: no\n  Applying 0002...",
+        "exit code 1: ValueError: no\nTraceback\nValueError: no\n  Applying 0002..."
+    )]
+    fn the_first_line_says_most(#[case] output: &str, #[case] expected: &str) {
+        assert_eq!(told("exit code 1", output), expected);
     }
 
     #[rstest]
