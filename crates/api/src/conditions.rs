@@ -46,6 +46,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Idle,
+        Self::UpToDate,
+        Self::GatePending,
+        Self::Pending,
+        Self::Running,
+        Self::Failed,
+        Self::Unknown,
+        Self::EarlierRunUnfinished,
+        Self::ForeignJob,
+        Self::NoSource,
+        Self::InvalidSpec,
+        Self::ContainerNotFound,
+        Self::JobRefused,
+        Self::NamespaceExcluded,
+    ];
+
     /// The reason as it stands in a condition and in an event.
     pub const fn as_str(self) -> &'static str {
         match self {
