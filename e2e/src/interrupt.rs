@@ -1,7 +1,6 @@
 //! Ctrl-C and termination as a flag: whoever waits looks at it, fails, and the ordinary way out cleans up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -20,11 +19,4 @@ pub(crate) fn raised() -> bool {
 /// Asks to stop, as a signal would.
 pub(crate) fn raise() {
     RAISED.store(true, Ordering::SeqCst);
-}
-
-/// Resolves once someone asked to stop.
-pub(crate) async fn wait() {
-    while !raised() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }

@@ -1,16 +1,13 @@
 //! Runs scenarios one after another on one environment and counts how they ended.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use crate::environment::Environment;
 use crate::interrupt;
 use crate::progress::{Step, seconds};
 use crate::scenarios::{self, Outcome, Scenario};
-
-/// Generous: a scenario bounds its own waits, this only ends one that forgot to.
-const LONGEST: Duration = Duration::from_mins(15);
 
 /// The scenarios whose name contains `filter`.
 pub(crate) fn choose(filter: &str) -> Result<Vec<Scenario>> {
@@ -23,13 +20,11 @@ pub(crate) fn choose(filter: &str) -> Result<Vec<Scenario>> {
 
 /// Runs the scenarios and says how each ended.
 pub(crate) fn run(environment: &Environment, chosen: &[Scenario]) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
-
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
     for scenario in chosen {
         let started = Instant::now();
         let step = Step::start(format!("scenario {}", scenario.name));
-        let outcome = runtime.block_on(attempt(scenario, environment));
+        let outcome = (scenario.run)(environment);
         drop(step);
         let took = seconds(started.elapsed());
         match outcome {
@@ -58,14 +53,4 @@ pub(crate) fn run(environment: &Environment, chosen: &[Scenario]) -> Result<()> 
     ensure!(failed.is_empty(), "failed: {} (again: `cargo e2e test NAME`)", failed.join(", "));
     ensure!(!interrupt::raised(), "interrupted");
     Ok(())
-}
-
-async fn attempt(scenario: &Scenario, environment: &Environment) -> Result<Outcome> {
-    let run = (scenario.run)(environment);
-    tokio::select! {
-        outcome = tokio::time::timeout(LONGEST, run) => {
-            outcome.unwrap_or_else(|_| Err(anyhow!("not done after {}", seconds(LONGEST))))
-        }
-        () = interrupt::wait() => Err(anyhow!("interrupted")),
-    }
 }

@@ -12,8 +12,7 @@ const V4: &str = "migrations-app:v4";
 const LAST_WORDS: &str = "column orders.reference already exists";
 
 /// The script fails for v2 alone.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "failure")?;
     playground.gate("true")?;
     playground.apply(&deployment("web", "shop", V1, 2))?;

@@ -10,8 +10,7 @@ use crate::environment::Environment;
 const IMAGE: &str = "migrations-app:v1";
 
 /// A Deployment that asks to be held comes before its Migrator.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "first-install")?;
     let mut web = deployment("web", "shop", IMAGE, 3);
     let annotations = json!({ "migrations.coderanger.net/required": "true" });

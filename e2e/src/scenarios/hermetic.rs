@@ -17,8 +17,7 @@ const WITNESS: &str = "table ip witness { chain leaving { type filter hook postr
                        oifname eth0 ip daddr { 10.244.200.200, 10.96.200.200 } counter; }; }\n";
 
 /// Nothing tried to leave so far; a Pod that tries fails at once, and no packet of it gets out.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let cluster = environment.cluster();
     if !cluster.is_hermetic() {
         return Ok(Outcome::Skipped("published node images have no such rules".to_owned()));

@@ -9,7 +9,6 @@ mod restart;
 mod rollback;
 
 use anyhow::Result;
-use futures::future::BoxFuture;
 
 use crate::environment::Environment;
 
@@ -26,24 +25,23 @@ pub(crate) struct Scenario {
     /// What `cargo e2e test NAME` looks for.
     pub(crate) name: &'static str,
     /// Tries it.
-    pub(crate) run: for<'a> fn(&'a Environment) -> BoxFuture<'a, Result<Outcome>>,
+    pub(crate) run: fn(&Environment) -> Result<Outcome>,
 }
 
 /// All scenarios, in the order they run.
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
-        Scenario { name: "hermetic", run: |environment| Box::pin(hermetic::run(environment)) },
-        Scenario { name: "first-install", run: |environment| Box::pin(first_install::run(environment)) },
-        Scenario { name: "rollback", run: |environment| Box::pin(rollback::run(environment)) },
-        Scenario { name: "failure", run: |environment| Box::pin(failure::run(environment)) },
-        Scenario { name: "restart", run: |environment| Box::pin(restart::run(environment)) },
-        Scenario { name: "outage", run: |environment| Box::pin(outage::run(environment)) },
-        Scenario { name: "demo", run: |environment| Box::pin(demo(environment)) },
+        Scenario { name: "hermetic", run: hermetic::run },
+        Scenario { name: "first-install", run: first_install::run },
+        Scenario { name: "rollback", run: rollback::run },
+        Scenario { name: "failure", run: failure::run },
+        Scenario { name: "restart", run: restart::run },
+        Scenario { name: "outage", run: outage::run },
+        Scenario { name: "demo", run: demo },
     ]
 }
 
 /// The README's story, whole.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-async fn demo(environment: &Environment) -> Result<Outcome> {
+fn demo(environment: &Environment) -> Result<Outcome> {
     crate::demo::run(environment, false).map(|()| Outcome::Passed)
 }

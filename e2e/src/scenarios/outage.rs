@@ -11,8 +11,7 @@ const V1: &str = "migrations-app:v1";
 const V2: &str = "migrations-app:v2";
 
 /// Both programs are gone while Pods come and go.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "outage")?;
     playground.gate("true")?;
     playground.apply(&deployment("web", "shop", V1, 1))?;

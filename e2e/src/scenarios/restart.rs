@@ -10,8 +10,7 @@ use crate::environment::Environment;
 const IMAGE: &str = "migrations-app:v1";
 
 /// The controller's Pod is killed while the migration runs.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "restart")?;
     playground.gate("sleep 8")?;
     playground.apply(&deployment("web", "shop", IMAGE, 2))?;

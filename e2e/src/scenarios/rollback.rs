@@ -10,8 +10,7 @@ const V1: &str = "migrations-app:v1";
 const V2: &str = "migrations-app:v2";
 
 /// v1, then v2 behind a migration of a few seconds, then v1 again.
-#[allow(clippy::unused_async, reason = "every scenario has this shape")]
-pub(super) async fn run(environment: &Environment) -> Result<Outcome> {
+pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "rollback")?;
     playground.gate("sleep 3")?;
     playground.apply(&deployment("web", "shop", V1, 2))?;
