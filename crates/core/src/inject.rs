@@ -26,20 +26,39 @@ pub struct Gate {
     pub migrator: String,
     /// The Pods that wait, or why that can't be told.
     pub selector: Result<Selector, String>,
+    /// The key container, where it is named.
+    pub container: Option<String>,
+    /// Images of the key container that nobody waits for any more, as the webhook entry has them;
+    /// whether or not that entry was what called.
+    pub done: Vec<String>,
 }
 
 impl Gate {
     /// The gate of a Migrator.
     pub fn of(migrator: &Migrator) -> Self {
+        let spec = &migrator.spec;
+        let done = migrator.status.iter().flat_map(|status| &status.done).map(|done| done.key.clone());
         Self {
             migrator: migrator.metadata.name.clone().unwrap_or_default(),
-            selector: Selector::parse(&migrator.spec.selector).map_err(|e| format!("spec.selector {e}")),
+            selector: Selector::parse(&spec.selector).map_err(|e| format!("spec.selector {e}")),
+            container: spec.container.clone().filter(|name| !name.is_empty()),
+            done: if spec.template_selector.is_none() { done.collect() } else { Vec::new() },
         }
     }
 
     /// The gate of a Migrator that this build can't read.
     pub fn unreadable(migrator: &str, error: &str) -> Self {
-        Self { migrator: migrator.to_owned(), selector: Err(error.to_owned()) }
+        let migrator = migrator.to_owned();
+        Self { migrator, selector: Err(error.to_owned()), container: None, done: Vec::new() }
+    }
+
+    /// Whether the Pod's image is migrated already. One that carries a waiter is dealt with as any
+    /// other: what it carries may be old.
+    fn lets_past(&self, pod: Pod<'_>) -> bool {
+        let waiter = names::waiter_container(&self.migrator);
+        let image = pod.image(self.container.as_deref());
+        image.is_some_and(|image| self.done.iter().any(|done| done == image))
+            && !pod.init_containers().iter().any(|container| container["name"] == *waiter)
     }
 }
 
@@ -79,6 +98,8 @@ pub enum Untouched {
     NoWait,
     /// No Migrator of its namespace selects it.
     NoMatch,
+    /// Its image is migrated for each that does.
+    Done,
 }
 
 /// Decides over a Pod that is about to be created in `namespace`, whose Migrators have `gates`.
@@ -94,13 +115,17 @@ pub fn decide<'a>(
         return Verdict::Untouched(reason);
     }
     let labels = pod.labels();
-    let (mut matching, mut unreadable) = (Vec::new(), Vec::new());
-    for Gate { migrator, selector } in gates {
-        match selector {
-            Ok(selector) if selector.matches(&labels) => matching.push(migrator.as_str()),
-            Ok(_) => {}
-            Err(error) => unreadable.push((migrator.as_str(), error.as_str())),
+    let (mut matching, mut past, mut unreadable) = (Vec::new(), false, Vec::new());
+    for gate in gates {
+        match &gate.selector {
+            Ok(selector) if !selector.matches(&labels) => {}
+            Ok(_) if gate.lets_past(pod) => past = true,
+            Ok(_) => matching.push(gate.migrator.as_str()),
+            Err(error) => unreadable.push((gate.migrator.as_str(), error.as_str())),
         }
+    }
+    if matching.is_empty() && past {
+        return Verdict::Untouched(Untouched::Done);
     }
     if !matching.is_empty() {
         return Verdict::Inject(Box::new(Injection::of(pod, namespace, &matching, settings)));

@@ -39,6 +39,15 @@ impl<'a> Pod<'a> {
         list(&self.0["spec"]["containers"])
     }
 
+    /// Image of the named container, else of the first.
+    pub(super) fn image(self, container: Option<&str>) -> Option<&'a str> {
+        let key = match container {
+            Some(name) => self.containers().iter().find(|one| one["name"] == *name),
+            None => self.containers().first(),
+        };
+        key?["image"].as_str()
+    }
+
     pub(super) fn init_containers(self) -> &'a [Value] {
         list(&self.0["spec"]["initContainers"])
     }

@@ -8,7 +8,18 @@ use super::*;
 
 fn gate(migrator: &str, app: &str) -> Gate {
     let selector = serde_json::from_value(json!({"matchLabels": {"app": app}})).unwrap();
-    Gate { migrator: migrator.to_owned(), selector: Ok(Selector::parse(&selector).unwrap()) }
+    Gate {
+        migrator: migrator.to_owned(),
+        selector: Ok(Selector::parse(&selector).unwrap()),
+        container: None,
+        done: Vec::new(),
+    }
+}
+
+/// The shop's gate once `image` of `container` is migrated.
+fn done(container: Option<&str>, image: &str) -> Gate {
+    let container = container.map(str::to_owned);
+    Gate { container, done: vec![image.to_owned()], ..gate("shop", "shop") }
 }
 
 fn settings() -> Settings {
@@ -62,6 +73,11 @@ fn names_of(list: &Value) -> Vec<&str> {
         "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": "shop-1", "uid": "1", "controller": true}],
     }}),
     &[gate("shop", "shop")], Untouched::Run)]
+#[case::image_done(json!({}), &[done(None, "shop:2")], Untouched::Done)]
+#[case::image_of_the_named_container_done(json!({}), &[done(Some("log"), "log:1")], Untouched::Done)]
+#[case::required_and_done(
+    json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}),
+    &[done(None, "shop:2")], Untouched::Done)]
 #[case::unreadable_migrator(json!({}), &[Gate::unreadable("shop", "spec.selector: missing")], Untouched::NoMatch)]
 fn a_pod_that_need_not_wait_is_left_alone(
     #[case] changes: Value,
@@ -69,6 +85,22 @@ fn a_pod_that_need_not_wait_is_left_alone(
     #[case] reason: Untouched,
 ) {
     assert_eq!(decide(&shop_pod(&changes), "default", gates, &settings()), Verdict::Untouched(reason));
+}
+
+#[rstest]
+#[case::another_image_done(done(None, "shop:1"))]
+#[case::another_containers_image_done(done(None, "log:1"))]
+#[case::named_container_absent(done(Some("nobody"), "shop:2"))]
+fn a_pod_whose_key_is_not_done_waits(#[case] gate: Gate) {
+    let after = admit(&shop_pod(&json!({})), &[gate]);
+    assert_eq!(names_of(&after["spec"]["initContainers"]), ["migrate-wait-shop"]);
+}
+
+#[test]
+fn a_waiter_that_is_there_is_brought_up_to_date_also_when_the_image_is_done() {
+    let old = json!({"spec": {"initContainers": [{"name": "migrate-wait-shop", "image": "waiter:0"}]}});
+    let after = admit(&shop_pod(&old), &[done(None, "shop:2")]);
+    assert_eq!(after["spec"]["initContainers"][0]["image"], "waiter:1");
 }
 
 #[rstest]
