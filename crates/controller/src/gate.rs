@@ -73,6 +73,11 @@ pub struct GateKeeper {
 impl GateKeeper {
     /// Keeps the gate in place for as long as it is polled.
     pub async fn run(mut self) {
+        // Before the first list there seems to be no Migrator: every entry in place would be taken
+        // away, and with it the gate of Pods that come meanwhile.
+        if self.migrators.wait_until_ready().await.is_err() {
+            return;
+        }
         // What was written last; a comparison with the cluster is due when it differs, and in time.
         let mut written: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         // By Migrator, not by namespace: one that was made anew has lost its bundle.

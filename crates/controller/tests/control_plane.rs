@@ -1,5 +1,5 @@
 //! The controller against a real etcd, kube-apiserver and kube-controller-manager. Deployments,
-//! ReplicaSets, Jobs and garbage collection are real; the test plays the kubelet.
+//! owners, Jobs and garbage collection are real; the test plays the kubelet.
 //!
 //! No webhook runs here, so Pods are annotated to need none: what is tested is what the controller
 //! does, and that the API server takes its entries for what they say.

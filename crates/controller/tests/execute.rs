@@ -1,6 +1,8 @@
 //! Plans against an API server that says no: what is an outcome, what is an error, and what is left
 //! undone (contract §5).
 
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+
 use http::Method;
 use migrations_api::{Migrator, MigratorStatus};
 use migrations_controller::execute::{Error, Outcome, execute};

@@ -96,21 +96,21 @@ fn ended(end: &Termination, init_container: Option<&str>) -> Ended {
 
 /// An end and its output. The line that says most comes first: lists show the first line alone.
 fn told(end: &str, output: &str) -> String {
-    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
-    let Some(headline) = headline(lines.clone()) else { return end.to_owned() };
-    match lines.nth(1) {
-        Some(_) => format!("{end}: {headline}\n{output}"),
-        None => format!("{end}: {headline}"),
+    let lines: Vec<_> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match (headline(&lines), lines.len()) {
+        (None, _) => end.to_owned(),
+        (Some(only), 1) => format!("{end}: {only}"),
+        (Some(headline), _) => format!("{end}: {headline}\n{output}"),
     }
 }
 
 /// The last line that speaks of an error, else the last: programs often say more after it.
-fn headline<'a>(lines: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    let speaks = |line: &&str| {
+fn headline<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let speaks = |line: &&&str| {
         let line = line.to_ascii_lowercase();
         ["error", "exception", "fatal", "panic"].iter().any(|word| line.contains(word))
     };
-    lines.clone().rfind(speaks).or_else(|| lines.clone().next_back())
+    lines.iter().rfind(speaks).or(lines.last()).copied()
 }
 
 fn unseen(result: RunResult, message: &str) -> Ended {

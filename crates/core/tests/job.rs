@@ -1,5 +1,11 @@
 //! What a run looks like (contract §4): one snapshot of the whole, and a row for each cleaning rule.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test ends with a panic; cases read best by value"
+)]
+
 #[cfg(test)]
 mod world;
 

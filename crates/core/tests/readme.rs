@@ -1,5 +1,7 @@
 //! What the README shows is true.
 
+#![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
+
 use migrations_api::{Migrator, Reason};
 use migrations_core::validate::validate;
 

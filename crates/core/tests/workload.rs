@@ -1,5 +1,7 @@
 //! The climb from a Pod to its workload, for workloads of every kind (contract §3).
 
+#![allow(clippy::panic, reason = "a test ends with a panic")]
+
 #[cfg(test)]
 mod world;
 
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use world::{World, owner};
 
 /// Climbs, reading what is asked for from `cluster`; what isn't there can't be read.
-fn climbed<'a>(pod: &PodFacts, cluster: &Owners, owners: &'a mut Owners) -> Option<(String, String, bool)> {
+fn climbed(pod: &PodFacts, cluster: &Owners, owners: &mut Owners) -> Option<(String, String, bool)> {
     for _ in 0..20 {
         match climb(pod, Some("app"), owners)? {
             Climb::Read(reference) => {

@@ -80,8 +80,12 @@ async fn without_the_resource_definition_it_waits_and_is_not_ready() {
     let plane = ControlPlane::start_without_crds().await;
     let shop = Shop::open(&plane).await;
     let controller = shop.controller();
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    assert!(controller.readiness.missing().any(|part| part == migrations_controller::PARTS[0]));
+    // By now it has tried: the watch of Jobs began at the same time.
+    let [migrators, jobs, gate] = migrations_controller::PARTS;
+    while controller.readiness.missing().any(|part| part == jobs) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(controller.readiness.missing().collect::<Vec<_>>(), [migrators, gate]);
     plane.install_crds().await;
     until_ready(&controller.readiness).await;
     shop.create_migrator().await;

@@ -3,7 +3,7 @@
 use migrations_api::names;
 use migrations_testkit::cluster::ControlPlane;
 
-use super::shop::Shop;
+use super::shop::{Shop, configuration_versions, until_ready};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_survives_a_restart_at_every_step_and_happens_once() {
@@ -37,6 +37,24 @@ async fn a_run_survives_a_restart_at_every_step_and_happens_once() {
     assert_eq!(status.history.len(), 1);
     assert_eq!(shop.runs().await, 1, "Pods of runs");
     controller.stop().await;
+}
+
+/// Not even for a moment: Pods that come in it would start unmigrated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_leaves_the_entries_in_place() {
+    let plane = ControlPlane::start().await;
+    let shop = Shop::open(&plane).await;
+    let controller = shop.controller();
+    shop.create_migrator().await;
+    shop.until_reason("Idle").await;
+    controller.stop().await;
+    let before = configuration_versions(plane.client()).await;
+    for _ in 0..5 {
+        let controller = shop.controller();
+        until_ready(&controller.readiness).await;
+        controller.stop().await;
+    }
+    assert_eq!(configuration_versions(plane.client()).await, before);
 }
 
 /// Leader election only saves work: even two controllers at once run nothing twice.

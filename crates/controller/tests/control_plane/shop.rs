@@ -135,6 +135,13 @@ async fn ship_configurations(client: Client) {
     }
 }
 
+/// The versions of all webhook configurations: another one where anything was written.
+pub(crate) async fn configuration_versions(client: Client) -> Vec<Option<String>> {
+    let api = Api::<MutatingWebhookConfiguration>::all(client);
+    let all = api.list(&kube::api::ListParams::default()).await.expect("configurations");
+    all.into_iter().map(|it| it.metadata.resource_version).collect()
+}
+
 /// Waits until a webhook entry holds `text`.
 pub(crate) async fn until_entry_says(client: Client, text: &str) {
     let api = Api::<MutatingWebhookConfiguration>::all(client);
