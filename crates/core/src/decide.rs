@@ -20,6 +20,7 @@ use crate::plan::{Effect, Event, Plan};
 use crate::snapshot::{Gate, JobFacts, JobOutcome, Snapshot};
 use crate::status::{Standing, State, conditions};
 use crate::validate::{Refusal, Valid};
+use crate::workload::Revision;
 
 /// How many ended runs the status keeps.
 const HISTORY: usize = 10;
@@ -36,19 +37,16 @@ pub fn decide(spec: Result<&Valid, &Refusal>, snapshot: &Snapshot, now: Timestam
     let mut draft =
         Draft { snapshot, now, status: snapshot.status.clone(), effects: Vec::new(), events: Vec::new() };
     draft.adopt_original();
-    let survey = spec.ok().map(|valid| survey(valid, snapshot));
-    if let Some(survey) = &survey {
-        draft.record_baselines(survey);
-    }
-    let standing = match (spec, &survey) {
-        (Ok(valid), Some(survey)) => draft.follow(valid, survey),
-        (spec, _) => {
-            let current = draft.advance(None);
-            current.unwrap_or_else(|| {
-                let refusal = spec.err();
-                let reason = refusal.map_or(Reason::InvalidSpec, |refusal| refusal.reason);
-                Standing::stalled(reason, refusal.map_or("", |refusal| refusal.message.as_str()))
-            })
+    let (survey, standing) = match spec {
+        Ok(valid) => {
+            let survey = survey(valid, snapshot);
+            draft.record_baselines(&survey);
+            let standing = draft.follow(valid, &survey);
+            (Some(survey), standing)
+        }
+        Err(Refusal { reason, message }) => {
+            let standing = draft.advance(None).unwrap_or_else(|| Standing::stalled(*reason, message));
+            (None, standing)
         }
     };
     draft.delete_leftovers();
@@ -77,12 +75,14 @@ impl Draft<'_> {
     }
 
     /// Pods that serve from an older revision prove that it needs no run; recorded, so that they can
-    /// always be replaced.
+    /// always be replaced. Not where the newest revision has the same key (a restart of Pods that are
+    /// older than the gate): that one gets its run.
     fn record_baselines(&mut self, survey: &Survey<'_>) {
-        for member in &survey.members {
+        let of = |revision| survey.members.iter().filter(move |it| it.workload.revision == revision);
+        for member in of(Revision::Older).filter(|member| member.pod.application_started()) {
             let key = &member.workload.key;
-            let serves = !member.workload.current && member.pod.application_started();
-            if serves && !is_done(&self.status.done, key) {
+            let newest = of(Revision::Current).any(|member| member.workload.key == *key);
+            if !newest && !is_done(&self.status.done, key) {
                 let done = DoneKey { key: key.clone(), image: key.clone(), how: How::Baseline };
                 self.status.done.push(done);
             }
@@ -96,7 +96,7 @@ impl Draft<'_> {
         if let Some(standing) = self.advance(Some((valid, &due))) {
             return standing;
         }
-        // The record of a run that just ended is written before anything else begins.
+        // The run that has just ended may have made one of them done.
         let due: Vec<_> = due.into_iter().filter(|due| !is_done(&self.status.done, due.key)).collect();
         if due.is_empty() { self.at_rest(valid, survey) } else { self.claim(valid, &due) }
     }
@@ -153,7 +153,7 @@ impl Draft<'_> {
             );
         }
         let undone = |member: &&Member<'_>| {
-            member.workload.current && !is_done(&self.status.done, &member.workload.key)
+            member.workload.revision == Revision::Current && !is_done(&self.status.done, &member.workload.key)
         };
         if let Some(member) = survey.members.iter().find(undone) {
             return Standing::stalled(

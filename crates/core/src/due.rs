@@ -8,7 +8,7 @@ use migrations_api::{DoneKey, RunRecord, RunResult, Source};
 
 use crate::snapshot::{PodFacts, Snapshot};
 use crate::validate::Valid;
-use crate::workload::{Climb, Workload, climb, is_run};
+use crate::workload::{Climb, Revision, Workload, climb, is_run};
 
 /// The matching Pods, each with where it comes from.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ pub fn survey<'a>(valid: &Valid, snapshot: &'a Snapshot) -> Survey<'a> {
 pub fn due<'a>(valid: &Valid, survey: &'a Survey<'a>, done: &[DoneKey]) -> Vec<Due<'a>> {
     let leads = |member: &&Member<'_>| {
         let selected = valid.template_selector.as_ref().is_none_or(|it| it.matches(&member.pod.labels));
-        member.workload.current && selected && !is_done(done, &member.workload.key)
+        member.workload.revision == Revision::Current && selected && !is_done(done, &member.workload.key)
     };
     let mut keys: BTreeMap<&str, Vec<&Member<'_>>> = BTreeMap::new();
     for member in survey.members.iter().filter(leads) {

@@ -31,9 +31,21 @@ pub struct Workload<'a> {
     /// Name of the key container in that template.
     pub container: String,
     /// Whether the Pod was made from the template as it stands.
-    pub current: bool,
+    pub revision: Revision,
     /// Whether its Pods serve on and on, unlike those of a Job.
     pub long_running: bool,
+}
+
+/// A Pod's revision against its workload's template as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revision {
+    /// The same.
+    Current,
+    /// An earlier one.
+    Older,
+    /// The workload's status lags behind its spec: it can't be said yet. Neither a run nor a record
+    /// may follow from that.
+    Unknown,
 }
 
 /// Climbs from `pod` as far as `owners` has been read. `container` names the key container; the
@@ -78,15 +90,15 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
             template,
             key: key.image.clone(),
             container: key.name.clone(),
-            current: true,
+            revision: Revision::Current,
             long_running: pod.owner.is_some(),
         }));
     }
     let (bottom, top) = (chain.first()?, chain.last()?);
-    let current = is_current(pod, bottom, top);
+    let revision = revision(pod, bottom, top);
     // StatefulSets and DaemonSets make Pods of several templates by themselves: an older Pod's is
     // not to be had from them.
-    let key = if current || chain.len() > 1 {
+    let key = if revision == Revision::Current || chain.len() > 1 {
         bottom.key.image.to_owned()
     } else {
         pod.key_container(container)?.image.clone()
@@ -96,7 +108,7 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
         template: top.template,
         key,
         container: bottom.key.name.to_owned(),
-        current,
+        revision,
         long_running: !chain.iter().any(|link| matches!(link.reference.kind.as_str(), "Job" | "CronJob")),
     }))
 }
@@ -167,28 +179,34 @@ fn owner_of(object: &Value) -> Option<OwnerRef> {
     controller_of(Some(&owners))
 }
 
-/// Whether the Pod was made from its workload's template as it stands.
-fn is_current(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> bool {
+/// Compares the template that the Pod was made from with its workload's.
+fn revision(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> Revision {
     let text = |path: &str| top.object.pointer(path).and_then(Value::as_str);
-    match (bottom.reference.kind.as_str(), top.reference.kind.as_str()) {
+    let label = |name: &str| pod.labels.get(name).map(String::as_str);
+    let same = match (bottom.reference.kind.as_str(), top.reference.kind.as_str()) {
         ("StatefulSet", "StatefulSet") => {
             let observed = top.object.pointer("/status/observedGeneration");
-            let label = pod.labels.get("controller-revision-hash").map(String::as_str);
-            observed == top.object.pointer("/metadata/generation") && label == text("/status/updateRevision")
+            if observed != top.object.pointer("/metadata/generation") {
+                return Revision::Unknown;
+            }
+            label("controller-revision-hash") == text("/status/updateRevision")
         }
         ("DaemonSet", "DaemonSet") => {
-            let label = pod.labels.get("pod-template-generation").map(String::as_str);
-            let annotation = top.object.pointer("/metadata/annotations").and_then(|annotations| {
+            let generation = top.object.pointer("/metadata/annotations").and_then(|annotations| {
                 annotations.get("deprecated.daemonset.template.generation").and_then(Value::as_str)
             });
-            label.is_some() && label == annotation
+            let (Some(of_pod), Some(newest)) = (label("pod-template-generation"), generation) else {
+                return Revision::Unknown;
+            };
+            of_pod == newest
         }
         ("ReplicaSet", "Deployment") => without_hash(bottom.template) == without_hash(top.template),
         ("Job", "CronJob") => bottom.template.get("spec") == top.template.get("spec"),
         // Templates of other kinds aren't defaulted as the API server does its own: only what is
         // written in both compares.
         _ => bottom.key == top.key,
-    }
+    };
+    if same { Revision::Current } else { Revision::Older }
 }
 
 /// A template without the label that the Deployment controller adds to tell its revisions apart.

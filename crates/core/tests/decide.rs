@@ -183,6 +183,21 @@ fn an_older_revision_that_serves_is_a_baseline() {
 }
 
 #[test]
+fn a_restart_of_pods_older_than_the_gate_is_no_baseline_of_their_own_image() {
+    let mut world = World::new();
+    world.deploy("web", "shop:v1");
+    serve(world.pod("web", "shop:v1"));
+    world.deploy("worker", "shop:v1");
+    world.pod("worker", "shop:v1");
+    let stale = world.owners.keys().find(|owner| owner.kind == "Deployment" && owner.name == "web").cloned();
+    let restarted = world.owners.get_mut(&stale.unwrap()).unwrap().as_mut().unwrap();
+    restarted["spec"]["template"]["metadata"]["annotations"] = json!({ "restartedAt": "now" });
+    world.settle();
+    assert!(world.done().is_empty());
+    assert_eq!(world.started, ["shop:v1"]);
+}
+
+#[test]
 fn pods_older_than_the_gate_are_counted_and_cause_a_run() {
     let mut world = World::new();
     world.deploy("web", "shop:v1");

@@ -8,13 +8,14 @@ mod world;
 use std::collections::BTreeMap;
 
 use migrations_core::snapshot::{OwnerRef, Owners, PodFacts};
-use migrations_core::workload::{Climb, climb};
+use migrations_core::workload::Revision::{Current, Older, Unknown};
+use migrations_core::workload::{Climb, Revision, climb};
 use rstest::rstest;
 use serde_json::{Value, json};
 use world::{World, owner};
 
 /// Climbs, reading what is asked for from `cluster`; what isn't there can't be read.
-fn climbed(pod: &PodFacts, cluster: &Owners, owners: &mut Owners) -> Option<(String, String, bool)> {
+fn climbed(pod: &PodFacts, cluster: &Owners, owners: &mut Owners) -> Option<(String, String, Revision)> {
     for _ in 0..20 {
         match climb(pod, Some("app"), owners)? {
             Climb::Read(reference) => {
@@ -22,7 +23,7 @@ fn climbed(pod: &PodFacts, cluster: &Owners, owners: &mut Owners) -> Option<(Str
                 owners.insert(reference, found);
             }
             Climb::Reached(workload) => {
-                return Some((workload.reference.kind.clone(), workload.key.clone(), workload.current));
+                return Some((workload.reference.kind.clone(), workload.key.clone(), workload.revision));
             }
         }
     }
@@ -65,15 +66,15 @@ fn with_template(template: &Value) -> Value {
 }
 
 #[rstest]
-#[case::newest_replica_set("v2", "v2", true, "v2")]
-#[case::older_replica_set_keeps_its_own_image("v1", "v2", false, "v1")]
-fn a_deployment(#[case] in_pod: &str, #[case] deployed: &str, #[case] current: bool, #[case] key: &str) {
+#[case::newest_replica_set("v2", "v2", Current, "v2")]
+#[case::older_replica_set_keeps_its_own_image("v1", "v2", Older, "v1")]
+fn a_deployment(#[case] in_pod: &str, #[case] deployed: &str, #[case] revision: Revision, #[case] key: &str) {
     let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
     let mut of_set = template(in_pod);
     of_set["metadata"]["labels"]["pod-template-hash"] = json!("1");
     let cluster = chain(&set, &of_set, &deployment, with_template(&template(deployed)));
     let pod = pod_of(Some(set), in_pod, &[]);
-    let expected = ("Deployment".to_owned(), key.to_owned(), current);
+    let expected = ("Deployment".to_owned(), key.to_owned(), revision);
     assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
 }
 
@@ -83,36 +84,37 @@ fn the_key_is_the_templates_image_not_the_rewritten_one_of_the_pod() {
     let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
     let cluster = chain(&set, &template("shop:v1"), &deployment, with_template(&template("shop:v1")));
     let pod = pod_of(Some(set), "mirror/shop@sha256:1", &[]);
-    let (_, key, current) = climbed(&pod, &cluster, &mut Owners::new()).unwrap();
-    assert_eq!((key.as_str(), current), ("shop:v1", true));
+    let (_, key, revision) = climbed(&pod, &cluster, &mut Owners::new()).unwrap();
+    assert_eq!((key.as_str(), revision), ("shop:v1", Current));
 }
 
 #[rstest]
-#[case::updated(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-2", true)]
-#[case::older(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-1", false)]
-#[case::status_lags(json!({ "observedGeneration": 1, "updateRevision": "db-1" }), "db-1", false)]
-fn a_stateful_set(#[case] status: Value, #[case] revision: &str, #[case] current: bool) {
+#[case::updated(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-2", Current)]
+#[case::older(json!({ "observedGeneration": 2, "updateRevision": "db-2" }), "db-1", Older)]
+#[case::status_lags(json!({ "observedGeneration": 1, "updateRevision": "db-1" }), "db-1", Unknown)]
+fn a_stateful_set(#[case] status: Value, #[case] hash: &str, #[case] revision: Revision) {
     let set = owner("apps/v1", "StatefulSet", "db");
     let object = json!({ "metadata": { "generation": 2 }, "spec": { "template": template("shop:v2") }, "status": status });
     let cluster = BTreeMap::from([(set.clone(), Some(object))]);
-    let pod = pod_of(Some(set), "shop:pod", &[("controller-revision-hash", revision)]);
-    let key = if current { "shop:v2" } else { "shop:pod" };
-    let expected = ("StatefulSet".to_owned(), key.to_owned(), current);
+    let pod = pod_of(Some(set), "shop:pod", &[("controller-revision-hash", hash)]);
+    let key = if revision == Current { "shop:v2" } else { "shop:pod" };
+    let expected = ("StatefulSet".to_owned(), key.to_owned(), revision);
     assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
 }
 
 #[rstest]
-#[case::newest("2", true)]
-#[case::older("1", false)]
-fn a_daemon_set(#[case] generation: &str, #[case] current: bool) {
+#[case::newest(&[("pod-template-generation", "2")], Current)]
+#[case::older(&[("pod-template-generation", "1")], Older)]
+#[case::unlabelled(&[], Unknown)]
+fn a_daemon_set(#[case] labels: &[(&str, &str)], #[case] revision: Revision) {
     let set = owner("apps/v1", "DaemonSet", "agent");
     let object = json!({
         "metadata": { "annotations": { "deprecated.daemonset.template.generation": "2" } },
         "spec": { "template": template("shop:v2") },
     });
     let cluster = BTreeMap::from([(set.clone(), Some(object))]);
-    let pod = pod_of(Some(set), "shop:v2", &[("pod-template-generation", generation)]);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().2, current);
+    let pod = pod_of(Some(set), "shop:v2", labels);
+    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().2, revision);
 }
 
 #[test]
@@ -123,7 +125,7 @@ fn a_cron_job_through_its_job() {
     let mut made = template("shop:v1");
     made["metadata"]["labels"]["job-name"] = json!("nightly-1");
     let pod = pod_of(Some(job.clone()), "shop:v1", &[]);
-    let expected = ("CronJob".to_owned(), "shop:v1".to_owned(), true);
+    let expected = ("CronJob".to_owned(), "shop:v1".to_owned(), Current);
     assert_eq!(climbed(&pod, &chain(&job, &made, &cron, top), &mut Owners::new()), Some(expected));
 }
 
@@ -139,7 +141,7 @@ fn an_argo_rollout(#[case] rollout: Value) {
     let borrowed = OwnerRef { uid: None, ..owner("apps/v1", "Deployment", "web") };
     cluster.insert(borrowed, Some(with_template(&template("shop:v1"))));
     let pod = pod_of(Some(set), "shop:v1", &[]);
-    let expected = ("Rollout".to_owned(), "shop:v1".to_owned(), true);
+    let expected = ("Rollout".to_owned(), "shop:v1".to_owned(), Current);
     assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
 }
 
@@ -164,7 +166,7 @@ fn an_owner_that_cannot_be_read_leaves_the_pod_itself() {
     let pod = pod_of(Some(owner("v1", "Node", "worker")), "shop:v1", &[]);
     let whole = json!({ "spec": { "containers": [{ "name": "app", "image": "shop:v1" }] } });
     let cluster = BTreeMap::from([(itself(&pod), Some(whole))]);
-    let expected = ("Pod".to_owned(), "shop:v1".to_owned(), true);
+    let expected = ("Pod".to_owned(), "shop:v1".to_owned(), Current);
     assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
 }
 
