@@ -183,19 +183,16 @@ fn seen(place: &str, ask: impl Fn() -> Result<Option<String>>) -> Result<String>
     })
 }
 
-/// How a text begins, and what it says about the culprit.
+/// What a text says about the culprit, and how much more it says.
 fn show(title: &str, text: &str) {
     println!("  {title}:");
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let about = lines.iter().position(|line| line.contains(CULPRIT)).unwrap_or_default();
-    for line in lines.iter().take(about.min(1)) {
+    for line in lines.iter().skip(about).take(1) {
         println!("      {line}");
     }
-    if about > 1 {
-        println!("      ...");
-    }
-    for line in lines.iter().skip(about) {
-        println!("      {line}");
+    if lines.len() > 1 {
+        println!("      ... and {} more lines", lines.len() - 1);
     }
 }
 

@@ -85,8 +85,8 @@ fn shortened(note: &str) -> String {
     }
     let (first, rest) = note.split_once('\n').unwrap_or(("", note));
     let first = last_bytes(first, LONGEST_NOTE / 2);
-    let rest = last_bytes(rest, LONGEST_NOTE - first.len() - "\n...".len());
-    format!("{first}\n...{rest}")
+    let rest = last_bytes(rest, LONGEST_NOTE - first.len() - "\n...\n".len());
+    format!("{first}\n...\n{rest}")
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
         let note = format!("migration of shop:v1 failed\n{}\nValueError: no", "frame\n".repeat(500));
         let cut = shortened(&note);
         assert!(cut.len() <= LONGEST_NOTE);
-        assert!(cut.starts_with("migration of shop:v1 failed\n...") && cut.ends_with("ValueError: no"));
+        assert!(cut.starts_with("migration of shop:v1 failed\n...\n") && cut.ends_with("ValueError: no"));
         assert_eq!(shortened("short"), "short");
     }
 }
