@@ -3,6 +3,7 @@
 mod failure;
 mod first_install;
 mod hermetic;
+mod newer_image;
 mod outage;
 pub(crate) mod playground;
 mod restart;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "hermetic", run: hermetic::run },
         Scenario { name: "first-install", run: first_install::run },
         Scenario { name: "rollback", run: rollback::run },
+        Scenario { name: "newer-image", run: newer_image::run },
         Scenario { name: "failure", run: failure::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
