@@ -171,10 +171,7 @@ impl GateKeeper {
                 Err(why) => {
                     tracing::warn!(configuration = name, "the webhook entries are not in place: {why}");
                     written.remove(&name);
-                    for entry in entries {
-                        let entry = entry.get("name").and_then(Value::as_str).unwrap_or_default();
-                        faults.insert(entry.to_owned(), why.clone());
-                    }
+                    faults.extend(entries.iter().map(|entry| (name_of(entry).to_owned(), why.clone())));
                     well = false;
                 }
             }
@@ -200,10 +197,8 @@ impl GateKeeper {
             ));
         };
         let found = configuration.data.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
-        let kept =
-            |entry: &&Value| entry.get("name").and_then(Value::as_str).is_some_and(|it| keep.contains(it));
         let mut entries = desired.to_vec();
-        entries.extend(found.iter().filter(kept).cloned());
+        entries.extend(found.iter().filter(|entry| keep.contains(name_of(entry))).cloned());
         entries.sort_by(|one, other| name_of(one).cmp(name_of(other)));
         if !differ(&found, &entries) {
             return Ok(());

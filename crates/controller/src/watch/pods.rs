@@ -56,25 +56,17 @@ impl PodWatches {
     /// that nobody selected were not kept.
     pub fn select(&self, namespace: &str, selected: Vec<Selected>) {
         let mut namespaces = self.lock();
-        if selected.is_empty() {
-            if let Some(gone) = namespaces.remove(namespace) {
-                gone.task.abort();
-            }
+        if namespaces.get(namespace).is_some_and(|watched| watched.selected == selected) {
             return;
         }
-        let before = namespaces.remove(namespace);
-        if let Some(same) = before.as_ref().filter(|before| before.selected == selected) {
-            debug_assert!(!same.task.is_finished());
-            namespaces.extend(before.map(|before| (namespace.to_owned(), before)));
-            return;
-        }
-        if let Some(before) = &before {
+        if let Some(before) = namespaces.remove(namespace) {
             before.task.abort();
         }
-        let watch = self.clone().run(namespace.to_owned());
-        let task = tokio::spawn(watch);
-        namespaces
-            .insert(namespace.to_owned(), Namespace { selected, pods: HashMap::new(), synced: false, task });
+        if !selected.is_empty() {
+            let task = tokio::spawn(self.clone().run(namespace.to_owned()));
+            let watched = Namespace { selected, pods: HashMap::new(), synced: false, task };
+            namespaces.insert(namespace.to_owned(), watched);
+        }
     }
 
     /// The Pods that `selector` matches and those that belong to a run of `migrator`. `None` while
@@ -115,7 +107,7 @@ impl PodWatches {
 
     fn replace(&self, namespace: &str, pods: HashMap<String, PodFacts>) {
         let mut namespaces = self.lock();
-        if let Some(watched) = namespaces.get_mut(namespace) {
+        if let Some(watched) = in_charge(&mut namespaces, namespace) {
             watched.pods = pods;
             watched.synced = true;
             for selected in &watched.selected {
@@ -127,7 +119,7 @@ impl PodWatches {
     /// Takes up a change of one Pod, and has those Migrators looked at that it concerns or did.
     fn change(&self, namespace: &str, pod: &PodFacts, deleted: bool) {
         let mut namespaces = self.lock();
-        let Some(watched) = namespaces.get_mut(namespace) else { return };
+        let Some(watched) = in_charge(&mut namespaces, namespace) else { return };
         let before = watched.pods.remove(&pod.name);
         if !deleted && before.as_ref() == Some(pod) {
             watched.pods.extend(before.map(|before| (before.name.clone(), before)));
@@ -148,6 +140,15 @@ impl PodWatches {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Namespace>> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the calling watch may write to. One that was replaced a moment ago may still be about to
+/// write what it listed for other selectors.
+fn in_charge<'a>(
+    namespaces: &'a mut HashMap<String, Namespace>,
+    namespace: &str,
+) -> Option<&'a mut Namespace> {
+    namespaces.get_mut(namespace).filter(|watched| watched.task.id() == tokio::task::id())
 }
 
 impl Namespace {

@@ -4,10 +4,11 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use migrations_api::{Migrator, RunResult, names};
 use migrations_testkit::builders::pod;
 use migrations_testkit::cluster::ControlPlane;
+use serde_json::json;
 
 use super::shop::{Shop, until_entry_says, until_ready};
 
@@ -127,5 +128,31 @@ async fn a_migrator_made_again_finds_the_waiters_trust_in_place() {
         migrators.delete("shop", &DeleteParams::default()).await.expect("a Migrator");
         bundles.delete(names::CA_BUNDLE_CONFIG_MAP, &DeleteParams::default()).await.expect("a ConfigMap");
     }
+    controller.stop().await;
+}
+
+/// Told in the API server's words, in the condition and in an event, and over once it is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_api_server_refuses_is_told_and_tried_again() {
+    let plane = ControlPlane::start().await;
+    let shop = Shop::open(&plane).await;
+    let controller = shop.controller();
+    shop.create_migrator().await;
+    let migrators: Api<Migrator> = shop.namespace.api();
+    let label = async |value: &str| {
+        let patch = Patch::Merge(json!({ "spec": { "labels": { "team": value } } }));
+        migrators.patch("shop", &PatchParams::default(), &patch).await.expect("the schema lets it pass");
+    };
+    label("not a label!").await;
+    shop.deploy("shop:v1").await;
+    let status = shop.until_reason("JobRefused").await;
+    assert!(status.conditions[0].message.contains("not a label!"), "{}", status.conditions[0].message);
+    let told = |all: &[Event]| all.iter().find(|it| it.reason.as_deref() == Some("JobRefused")).map(drop);
+    shop.namespace.until::<Event, _>("the refusal's event", told).await;
+
+    label("shop").await;
+    let run = shop.run_starts("shop:v1").await;
+    shop.namespace.end_container(&run, names::RUN_CONTAINER, 0, "").await;
+    shop.until_done("shop:v1").await;
     controller.stop().await;
 }
