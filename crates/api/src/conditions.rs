@@ -12,6 +12,9 @@ pub const STALLED: &str = "Stalled";
 /// `Ready`, under the name that the original used.
 pub const MIGRATIONS_READY: &str = "MigrationsReady";
 
+/// The gate is opened by hand: every Pod passes (contract §2).
+pub const GATE_OPEN: &str = "GateOpen";
+
 /// Why a condition is as it is: the one list, so that users can look a reason up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -41,13 +44,29 @@ pub enum Reason {
     ContainerNotFound,
     /// The API server refused the Job.
     JobRefused,
+    /// `spec.suspend` is true.
+    Suspended,
+    /// A migration failed and is tried again in a while.
+    BackOff,
+    /// Another Migrator holds the lock.
+    Locked,
+    /// The run would share a claim that one Pod alone may use.
+    ClaimInUse,
+    /// Pods of an older revision wait for what will not be run.
+    Superseded,
+    /// Pods run without having been held.
+    Ungated,
+    /// Someone opened the gate by hand.
+    GateOpen,
+    /// A Deployment is about to be called failed while its migration runs.
+    DeadlineNear,
     /// The namespace is one that admission leaves alone.
     NamespaceExcluded,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
@@ -61,6 +80,14 @@ impl Reason {
         Self::InvalidSpec,
         Self::ContainerNotFound,
         Self::JobRefused,
+        Self::Suspended,
+        Self::BackOff,
+        Self::Locked,
+        Self::ClaimInUse,
+        Self::Superseded,
+        Self::Ungated,
+        Self::GateOpen,
+        Self::DeadlineNear,
         Self::NamespaceExcluded,
     ];
 
@@ -80,6 +107,14 @@ impl Reason {
             Self::InvalidSpec => "InvalidSpec",
             Self::ContainerNotFound => "ContainerNotFound",
             Self::JobRefused => "JobRefused",
+            Self::Suspended => "Suspended",
+            Self::BackOff => "BackOff",
+            Self::Locked => "Locked",
+            Self::ClaimInUse => "ClaimInUse",
+            Self::Superseded => "Superseded",
+            Self::Ungated => "Ungated",
+            Self::GateOpen => "GateOpen",
+            Self::DeadlineNear => "ProgressDeadlineNear",
             Self::NamespaceExcluded => "NamespaceExcluded",
         }
     }

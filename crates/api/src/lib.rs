@@ -7,5 +7,7 @@ pub mod names;
 mod status;
 
 pub use conditions::{Reason, condition};
-pub use migrator::{Migrator, MigratorSpec};
-pub use status::{CurrentRun, DoneKey, How, MigratorStatus, RunRecord, RunResult, Source};
+pub use migrator::{Migrator, MigratorSpec, RerunOn};
+pub use status::{
+    CurrentRun, DoneKey, How, MigratorStatus, RunRecord, RunResult, Source, SupersededRevision,
+};

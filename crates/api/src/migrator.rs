@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -61,4 +62,69 @@ pub struct MigratorSpec {
     /// Annotations added to the run's Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
+
+    /// Environment variables added to the run's container. One of the same name as the template's
+    /// takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<EnvVar>>,
+
+    /// Sources of environment variables added to the run's container, after the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_from: Option<Vec<EnvFromSource>>,
+
+    /// Resources of the run's container; the template's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// Service account of the run's Pod; the template's by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+
+    /// How often a failed migration is tried again by itself, 6 times by default. Each attempt is a
+    /// Job of its own. 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_limit: Option<i32>,
+
+    /// How long an attempt may run, in seconds; without limit by default. When the time is up the
+    /// container is killed in the middle of whatever it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<i64>,
+
+    /// How many Jobs of successful runs are kept for their logs; 1 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successful_jobs_history_limit: Option<i32>,
+
+    /// How many Jobs of failed runs are kept for their logs, the first and the last ones; 2 by
+    /// default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_jobs_history_limit: Option<i32>,
+
+    /// No new migration starts while this is true. One that runs goes on, and Pods keep waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
+    /// What makes a migration due: `Image`, a new image of the container, or `Template`, any new
+    /// revision of the workload. `Image` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_on: Option<RerunOn>,
+
+    /// Migrators of this namespace that name the same lock never run at the same time. Names that
+    /// the operator's administrator shares hold for all namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+
+    /// Names of other containers of the template that the run needs, a database proxy for example.
+    /// They become native sidecars, which end with the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_containers: Option<Vec<String>>,
+}
+
+/// What makes a migration due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum RerunOn {
+    /// A new image of the container.
+    #[default]
+    Image,
+    /// A new revision of the workload.
+    Template,
 }

@@ -16,6 +16,15 @@ pub const NO_WAIT_ANNOTATION: &str = "migrations.coderanger.net/no-wait";
 /// Annotation of a Pod: `"true"` refuses it while no Migrator matches (contract §2).
 pub const REQUIRED_ANNOTATION: &str = "migrations.coderanger.net/required";
 
+/// Annotation of a Migrator: a new value forces a run of what is deployed (contract §2).
+pub const RUN_ANNOTATION: &str = "migrations.coderanger.net/run";
+
+/// Annotation of a Migrator: that image is recorded as done without a run (contract §2).
+pub const DONE_ANNOTATION: &str = "migrations.coderanger.net/done";
+
+/// Annotation of a Migrator: `"true"` lets every Pod pass (contract §2).
+pub const OPEN_ANNOTATION: &str = "migrations.coderanger.net/open";
+
 /// Annotation of a run's Job: the key it migrates (contract §5).
 pub const KEY_ANNOTATION: &str = "migrations.coderanger.net/key";
 
@@ -65,6 +74,15 @@ pub const QUESTION_PORT: u16 = 8443;
 /// The shipped webhook configuration for Pods annotated as required. Sorts after the
 /// configurations of service meshes, so that the waiter comes first in the Pod (contract §7).
 pub const REQUIRED_CONFIGURATION: &str = "zz-migrations-required";
+
+/// Label of the leases that are locks (contract §5).
+pub const LOCK_LABEL: &str = "migrations.coderanger.net/lock";
+
+/// Name of the lease of a lock: of one namespace, or of all where the administrator shares it.
+pub fn lock_lease(namespace: Option<&str>, lock: &str) -> String {
+    let scope = namespace.unwrap_or_default();
+    shortened("migrations-lock-", lock, &format!("-{}", short_hash(format!("{scope}\n{lock}").as_bytes())))
+}
 
 /// How many configurations the manifests ship for the entries of Migrators (contract §7).
 pub const ENTRY_SHARDS: usize = 16;

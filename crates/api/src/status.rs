@@ -21,6 +21,14 @@ pub struct MigratorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_successful_migration: Option<String>,
 
+    /// The value of the annotation `migrations.coderanger.net/run` that was taken up last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_run: Option<String>,
+
+    /// `spec.image` as it was taken up last: another one makes what is deployed due once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_image: Option<String>,
+
     /// The Pod that the last run was cloned from, and its workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -32,6 +40,10 @@ pub struct MigratorStatus {
     /// What Pods no longer wait for, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<DoneKey>,
+
+    /// Older revisions whose Pods wait although nothing will be run for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub superseded: Vec<SupersededRevision>,
 
     /// Runs that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -66,13 +78,17 @@ pub struct Source {
     pub uid: Option<String>,
     /// The Pod that led to it.
     pub pod: String,
+    /// The revision of that Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// A run from its claim to its record (contract §5).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CurrentRun {
-    /// What is being migrated: the image that Pods were admitted with.
+    /// What is being migrated: the image of the key container in its workload's template, with a
+    /// hash of that template where `rerunOn` is `Template`.
     pub key: String,
     /// The image that runs.
     pub image: String,
@@ -85,20 +101,54 @@ pub struct CurrentRun {
     pub attempt: i32,
     /// Hash of the run's spec and Pod template.
     pub run_hash: String,
+    /// How many attempts at the same have failed before this one.
+    #[serde(default)]
+    pub failures: i32,
     /// When it was claimed.
     pub started: MicroTime,
+    /// Why it is being given up, its container never having started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<String>,
+    /// Whether it was told that the Deployment's progress deadline is near.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deadline_told: bool,
 }
 
 /// A key that Pods no longer wait for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DoneKey {
-    /// The image that Pods were admitted with.
+    /// The image of the key container in its workload's template, with a hash of that template where
+    /// `rerunOn` is `Template`.
     pub key: String,
     /// The image that ran for it.
     pub image: String,
     /// How it came to be done.
     pub how: How,
+    /// Revisions whose Pods are released by this, although their own image isn't the key: another
+    /// webhook rewrote it, or they follow another workload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<String>,
+    /// Due once more, by request or because `spec.image` changed. Holds no Pod.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rerun: bool,
+}
+
+impl DoneKey {
+    /// A key that is done since `image` ran for it, or for another reason.
+    pub fn new(key: String, image: String, how: How) -> Self {
+        Self { key, image, how, revisions: Vec::new(), rerun: false }
+    }
+}
+
+/// An older revision whose Pods wait, and nothing will be run for them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SupersededRevision {
+    /// The revision: uid of the Pods' controller, with the hash of its template where it has one.
+    pub revision: String,
+    /// What replaced it, and the way out.
+    pub reason: String,
 }
 
 /// How a key came to be done.
@@ -108,6 +158,8 @@ pub enum How {
     Succeeded,
     /// An application container of that image had started before anything was run for it.
     Baseline,
+    /// Someone said so, by the annotation `migrations.coderanger.net/done`.
+    Marked,
 }
 
 /// A run that ended.
@@ -118,10 +170,13 @@ pub struct RunRecord {
     pub key: String,
     /// The image that ran.
     pub image: String,
-    /// Name of the Job; the newest ones are kept for their logs.
+    /// Name of its last Job; the newest ones are kept for their logs.
     pub job: String,
-    /// Which attempt at the key this was, from 1.
+    /// Number of that Job, as in its name.
     pub attempt: i32,
+    /// How many attempts there were at the same, without anything else in between.
+    #[serde(default = "one")]
+    pub attempts: i32,
     /// Hash of the run's spec and Pod template: a failed run is tried again when it changes.
     pub run_hash: String,
     /// When the migration's container started; when the run was claimed where it never did.
@@ -133,6 +188,11 @@ pub struct RunRecord {
     /// The run's last output, or why there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// Records of earlier versions speak of one attempt each.
+fn one() -> i32 {
+    1
 }
 
 /// How a run ended.

@@ -3,12 +3,14 @@
 
 mod owners;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Snapshot};
+use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Policy, Requests, Snapshot};
 use migrations_core::validate::Valid;
 
 pub use owners::OwnerReader;
@@ -134,5 +136,9 @@ fn snapshot(
         run_pods,
         gate,
         create_refused,
+        claims: BTreeMap::new(),
+        requests: Requests::of(migrator),
+        locks: Vec::new(),
+        policy: Policy::default(),
     }
 }

@@ -27,7 +27,7 @@ pub enum Known<'a> {
 
 /// Answers `question`.
 pub fn answer(question: &Question, known: Known<'_>) -> Answer {
-    let Question { namespace, migrator: name, containers: _, seen: _ } = question;
+    let Question { namespace, migrator: name, containers: _, revision: _, follower: _, seen: _ } = question;
     let Told { verdict, reason, message } = match known {
         Known::Absent => Told::wait(
             "NoMigrator",
@@ -68,6 +68,7 @@ fn told<'a>(question: &Question, migrator: &'a Migrator) -> Told<'a> {
     if let Some(done) = status.done.iter().find(|done| done.key == key) {
         let message = match done.how {
             How::Succeeded => format!("the migrations of {key} are done"),
+            How::Marked => format!("{key} was marked as migrated"),
             How::Baseline => format!("{key} was in use before there were migrations to wait for"),
         };
         return Told { verdict: Verdict::Released, reason: "Done", message };
@@ -126,7 +127,7 @@ fn container_not_found<'a>(question: &Question, migrator: &Migrator) -> Told<'a>
 }
 
 fn current_run<'a>(question: &Question, current: &CurrentRun) -> Told<'a> {
-    let CurrentRun { key, image: _, job, job_uid, attempt, run_hash: _, started } = current;
+    let CurrentRun { key, job, job_uid, attempt, started, .. } = current;
     if job_uid.is_none() {
         let message = format!(
             "waits for the migrations of {key}, about to start in Job {job} (attempt {attempt}); {}",
@@ -146,8 +147,7 @@ fn current_run<'a>(question: &Question, current: &CurrentRun) -> Told<'a> {
 }
 
 fn failed<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
-    let RunRecord { key, image: _, job, attempt, run_hash: _, started: _, finished, result: _, message } =
-        record;
+    let RunRecord { key, job, attempt, finished, message, .. } = record;
     let mut told = format!(
         "waits for the migrations of {key}, which failed in Job {job} (attempt {attempt}, at {:.0}); {}",
         finished.0,
@@ -161,8 +161,7 @@ fn failed<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
 }
 
 fn unknown<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
-    let RunRecord { key, image: _, job, attempt, run_hash: _, started: _, finished, result: _, message } =
-        record;
+    let RunRecord { key, job, attempt, finished, message, .. } = record;
     let why = if message.is_empty() { String::new() } else { format!(" ({})", last_bytes(message, OUTPUT)) };
     Told::wait(
         Reason::Unknown.as_str(),

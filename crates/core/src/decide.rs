@@ -70,7 +70,7 @@ impl Draft<'_> {
             return;
         }
         if let Some(image) = status.last_successful_migration.clone() {
-            status.done.push(DoneKey { key: image.clone(), image, how: How::Succeeded });
+            status.done.push(DoneKey::new(image.clone(), image, How::Succeeded));
         }
     }
 
@@ -83,7 +83,7 @@ impl Draft<'_> {
             let key = &member.workload.key;
             let newest = of(Revision::Current).any(|member| member.workload.key == *key);
             if !newest && !is_done(&self.status.done, key) {
-                let done = DoneKey { key: key.clone(), image: key.clone(), how: How::Baseline };
+                let done = DoneKey::new(key.clone(), key.clone(), How::Baseline);
                 self.status.done.push(done);
             }
         }
@@ -128,8 +128,18 @@ impl Draft<'_> {
                 Standing::reconciling(Reason::Pending, format!("migration of {} is about to start", due.key));
             let RunIdentity { key, attempt, run_hash } = run;
             let started = MicroTime(self.now);
-            self.status.current =
-                Some(CurrentRun { key, image, job: name, job_uid: None, attempt, run_hash, started });
+            self.status.current = Some(CurrentRun {
+                key,
+                image,
+                job: name,
+                job_uid: None,
+                attempt,
+                run_hash,
+                failures: 0,
+                started,
+                given_up: None,
+                deadline_told: false,
+            });
             self.status.source = Some(due.source());
             self.effects.push(Effect::CreateJob(Box::new(job)));
             return standing;

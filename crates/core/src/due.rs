@@ -49,6 +49,7 @@ impl Due<'_> {
             name: reference.name.clone(),
             uid: reference.uid.clone(),
             pod: self.source.pod.name.clone(),
+            revision: None,
         }
     }
 }

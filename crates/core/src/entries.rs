@@ -213,11 +213,7 @@ mod tests {
     }
 
     fn done(images: &[&str]) -> MigratorStatus {
-        let key = |image: &&str| DoneKey {
-            key: (*image).to_owned(),
-            image: (*image).to_owned(),
-            how: How::Succeeded,
-        };
+        let key = |image: &&str| DoneKey::new((*image).to_owned(), (*image).to_owned(), How::Succeeded);
         MigratorStatus { done: images.iter().map(key).collect(), ..MigratorStatus::default() }
     }
 

@@ -26,6 +26,8 @@ pub struct Gate {
     pub migrator: String,
     /// The Pods that wait, or why that can't be told.
     pub selector: Result<Selector, String>,
+    /// Of those, the Pods that lead; the others follow them. All lead where there is none.
+    pub template_selector: Option<Selector>,
     /// The key container, where it is named.
     pub container: Option<String>,
     /// Images of the key container that nobody waits for any more, as the webhook entry has them;
@@ -41,6 +43,7 @@ impl Gate {
         Self {
             migrator: migrator.metadata.name.clone().unwrap_or_default(),
             selector: Selector::parse(&spec.selector).map_err(|e| format!("spec.selector {e}")),
+            template_selector: spec.template_selector.as_ref().and_then(|it| Selector::parse(it).ok()),
             container: spec.container.clone().filter(|name| !name.is_empty()),
             done: if spec.template_selector.is_none() { done.collect() } else { Vec::new() },
         }
@@ -49,7 +52,8 @@ impl Gate {
     /// The gate of a Migrator that this build can't read.
     pub fn unreadable(migrator: &str, error: &str) -> Self {
         let migrator = migrator.to_owned();
-        Self { migrator, selector: Err(error.to_owned()), container: None, done: Vec::new() }
+        let selector = Err(error.to_owned());
+        Self { migrator, selector, template_selector: None, container: None, done: Vec::new() }
     }
 
     /// Whether the Pod's image is migrated already. One that carries a waiter is dealt with as any
@@ -120,7 +124,7 @@ pub fn decide<'a>(
         match &gate.selector {
             Ok(selector) if !selector.matches(&labels) => {}
             Ok(_) if gate.lets_past(pod) => past = true,
-            Ok(_) => matching.push(gate.migrator.as_str()),
+            Ok(_) => matching.push(gate),
             Err(error) => unreadable.push((gate.migrator.as_str(), error.as_str())),
         }
     }

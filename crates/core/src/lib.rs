@@ -11,6 +11,7 @@ pub mod inject;
 pub mod job;
 pub mod plan;
 pub mod result;
+pub mod revision;
 pub mod selector;
 pub mod snapshot;
 pub mod status;

@@ -1,13 +1,14 @@
 //! Everything a decision may look at, as plain data. What can't be read is a value here, not an
 //! error: a forbidden owner of one Pod must not stop the decision about another (contract §3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use migrations_api::{MigratorStatus, names};
+use migrations_api::{Migrator, MigratorStatus, names};
+use migrations_protocol::{Arguments, Container};
 use serde_json::Value;
 
 /// One Migrator and its surroundings at one moment.
@@ -35,6 +36,68 @@ pub struct Snapshot {
     pub gate: Gate,
     /// What the API server said when it refused the current run's Job, where it did.
     pub create_refused: Option<String>,
+    /// Persistent volume claims that Pod templates name, by name. One that is missing here could not
+    /// be read.
+    pub claims: BTreeMap<String, ClaimFacts>,
+    /// What the Migrator's annotations ask for.
+    pub requests: Requests,
+    /// Locks, as far as they concern this Migrator.
+    pub locks: Vec<LockFacts>,
+    /// What the operator's administrator has settled.
+    pub policy: Policy,
+}
+
+/// What a Migrator's annotations ask for (contract §2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Token of the run that is asked for; each value once.
+    pub run: Option<String>,
+    /// Image that is to count as migrated.
+    pub done: Option<String>,
+    /// Let every Pod pass.
+    pub open: bool,
+}
+
+/// What the operator's administrator has settled for all Migrators.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Names of locks that hold for all namespaces.
+    pub shared_locks: BTreeSet<String>,
+    /// Keep the output of runs out of statuses, events and waiters' logs: it may hold secrets.
+    pub hide_output: bool,
+}
+
+/// What decisions read of a persistent volume claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimFacts {
+    /// How it may be used: `ReadWriteOnce`, `ReadWriteOncePod` and so on.
+    pub access_modes: Vec<String>,
+}
+
+/// A lock's lease as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockFacts {
+    /// Name of the lease.
+    pub lease: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its version: the precondition of a change.
+    pub resource_version: String,
+    /// Who holds it.
+    pub holder: LockHolder,
+    /// Whether the holder is gone with all of its runs.
+    pub abandoned: bool,
+}
+
+/// The Migrator that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// Whether the Migrator's webhook entry is in place.
@@ -73,6 +136,21 @@ pub struct PodFacts {
     pub no_wait: bool,
     /// Why it isn't scheduled, in the scheduler's words.
     pub unschedulable: Option<String>,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// Names of the persistent volume claims that it mounts.
+    pub claims: Vec<String>,
+    /// What admission wrote into its waiters: the Pod as it was created, whatever became of it.
+    pub admitted: Option<Admitted>,
+}
+
+/// A Pod as it was when admission saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its containers and their images.
+    pub containers: Vec<Container>,
+    /// Its revision.
+    pub revision: Option<String>,
 }
 
 /// What decisions read of a container and its status.
@@ -163,6 +241,19 @@ pub struct OwnerRef {
 /// another object of that name).
 pub type Owners = BTreeMap<OwnerRef, Option<Value>>;
 
+impl Requests {
+    /// Reads a Migrator's annotations.
+    pub fn of(migrator: &Migrator) -> Self {
+        let annotations = migrator.metadata.annotations.as_ref();
+        let value = |name: &str| annotations.and_then(|all| all.get(name)).filter(|it| !it.is_empty());
+        Self {
+            run: value(names::RUN_ANNOTATION).cloned(),
+            done: value(names::DONE_ANNOTATION).cloned(),
+            open: value(names::OPEN_ANNOTATION).is_some_and(|value| value == "true"),
+        }
+    }
+}
+
 impl PodFacts {
     /// Whether it may still run something.
     pub fn unfinished(&self) -> bool {
@@ -235,8 +326,23 @@ impl From<&Pod> for PodFacts {
                 .and_then(|all| all.get(names::NO_WAIT_ANNOTATION))
                 .is_some_and(|value| value == "true"),
             unschedulable,
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            claims: claims(spec.and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()),
+            admitted: admitted(spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()),
         }
     }
+}
+
+fn claims(volumes: &[Volume]) -> Vec<String> {
+    let claims = volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.map(|claim| claim.claim_name.clone()).collect()
+}
+
+/// All waiters of a Pod were told the same of it.
+fn admitted(init_containers: &[k8s_openapi::api::core::v1::Container]) -> Option<Admitted> {
+    let waiter = init_containers.iter().find(|container| container.name.starts_with(names::WAITER_PREFIX))?;
+    let Arguments { containers, revision, .. } = Arguments::parse(waiter.args.as_deref()?).ok()?;
+    Some(Admitted { containers, revision })
 }
 
 impl From<&ContainerStatus> for ContainerState {

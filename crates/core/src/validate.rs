@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use migrations_api::{MigratorSpec, Reason};
-use serde_json::json;
+use migrations_api::{MigratorSpec, Reason, RerunOn};
+use serde_json::{Value, json};
 
 use crate::selector::Selector;
 
@@ -19,7 +19,25 @@ pub struct Valid {
     pub container: Option<String>,
     /// What changes in the run's container.
     pub run: RunSpec,
+    /// What makes a migration due.
+    pub rerun_on: RerunOn,
+    /// How many attempts may follow the first.
+    pub backoff_limit: i32,
+    /// Jobs of successful runs that are kept.
+    pub successful_jobs: usize,
+    /// Jobs of failed runs that are kept.
+    pub failed_jobs: usize,
+    /// No new migration starts.
+    pub suspend: bool,
+    /// The lock that a run holds.
+    pub lock: Option<String>,
 }
+
+/// Attempts after the first, where the spec doesn't say (contract §2).
+const BACKOFF_LIMIT: i32 = 6;
+
+/// Jobs kept of successful and of failed runs, where the spec doesn't say (contract §2).
+const JOBS_KEPT: (usize, usize) = (1, 2);
 
 /// What of a spec goes into the run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +52,18 @@ pub struct RunSpec {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Pod.
     pub annotations: BTreeMap<String, String>,
+    /// Environment variables on top of the template's.
+    pub env: Vec<Value>,
+    /// Sources of environment variables after the template's.
+    pub env_from: Vec<Value>,
+    /// Resources in place of the template's.
+    pub resources: Option<Value>,
+    /// Service account in place of the template's.
+    pub service_account_name: Option<String>,
+    /// How long an attempt may run, in seconds.
+    pub active_deadline_seconds: Option<i64>,
+    /// Other containers of the template that the run keeps.
+    pub keep_containers: Vec<String>,
 }
 
 /// Why a spec can't be followed: becomes a condition that names the field and the fix. The object
@@ -49,15 +79,60 @@ pub struct Refusal {
 impl RunSpec {
     /// A text that differs when the run does.
     pub fn fingerprint(&self) -> String {
-        let Self { command, args, image, labels, annotations } = self;
-        json!([command, args, image, labels, annotations]).to_string()
+        let Self {
+            command,
+            args,
+            image,
+            labels,
+            annotations,
+            env,
+            env_from,
+            resources,
+            service_account_name,
+            active_deadline_seconds,
+            keep_containers,
+        } = self;
+        json!([
+            command,
+            args,
+            image,
+            labels,
+            annotations,
+            env,
+            env_from,
+            resources,
+            service_account_name,
+            active_deadline_seconds,
+            keep_containers
+        ])
+        .to_string()
     }
 }
 
 /// Parses a spec, or says all that is wrong with it.
 pub fn validate(spec: &MigratorSpec) -> Result<Valid, Refusal> {
-    let MigratorSpec { selector, template_selector, command, args, image, container, labels, annotations } =
-        spec;
+    let MigratorSpec {
+        selector,
+        template_selector,
+        command,
+        args,
+        image,
+        container,
+        labels,
+        annotations,
+        env,
+        env_from,
+        resources,
+        service_account_name,
+        backoff_limit,
+        active_deadline_seconds,
+        successful_jobs_history_limit,
+        failed_jobs_history_limit,
+        suspend,
+        rerun_on,
+        lock,
+        keep_containers,
+    } = spec;
     let mut wrong = Vec::new();
     let mut parse = |field: &str, selector| {
         Selector::parse(selector).map_err(|error| wrong.push(format!("spec.{field} {error}"))).ok()
@@ -79,10 +154,27 @@ pub fn validate(spec: &MigratorSpec) -> Result<Valid, Refusal> {
                 image: image.clone().filter(|image| !image.is_empty()),
                 labels: labels.clone().unwrap_or_default(),
                 annotations: annotations.clone().unwrap_or_default(),
+                env: env.iter().flatten().map(|one| json!(one)).collect(),
+                env_from: env_from.iter().flatten().map(|one| json!(one)).collect(),
+                resources: resources.as_ref().map(|it| json!(it)),
+                service_account_name: service_account_name.clone().filter(|name| !name.is_empty()),
+                active_deadline_seconds: *active_deadline_seconds,
+                keep_containers: keep_containers.clone().unwrap_or_default(),
             },
+            rerun_on: rerun_on.unwrap_or_default(),
+            backoff_limit: backoff_limit.unwrap_or(BACKOFF_LIMIT).max(0),
+            successful_jobs: kept(*successful_jobs_history_limit, JOBS_KEPT.0),
+            failed_jobs: kept(*failed_jobs_history_limit, JOBS_KEPT.1),
+            suspend: suspend.unwrap_or(false),
+            lock: lock.clone().filter(|name| !name.is_empty()),
         }),
         _ => Err(Refusal { reason: Reason::InvalidSpec, message: wrong.join("; ") }),
     }
+}
+
+/// A limit as written. Negative ones don't get here from a current schema.
+fn kept(limit: Option<i32>, default: usize) -> usize {
+    limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -124,7 +216,7 @@ mod tests {
         assert_eq!(valid.container.as_deref(), Some("app"));
         assert_eq!(
             valid.run.fingerprint(),
-            r#"[["python"],["manage.py","migrate"],"shop:ddl",{"team":"a"},{"note":"b"}]"#
+            r#"[["python"],["manage.py","migrate"],"shop:ddl",{"team":"a"},{"note":"b"},[],[],null,null,null,[]]"#
         );
     }
 }

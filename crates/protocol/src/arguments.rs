@@ -16,6 +16,10 @@ pub struct Arguments {
     pub migrator: String,
     /// The Pod's containers with the images they were admitted with.
     pub containers: Vec<Container>,
+    /// The Pod's revision, where it has one: see [`Question::revision`].
+    pub revision: Option<String>,
+    /// Whether the Pod follows others: see [`Question::follower`].
+    pub follower: bool,
     /// Where to ask, in order: `host:port`, cluster IPs before names, so that no waiter depends on
     /// cluster DNS (contract §8).
     pub servers: Vec<String>,
@@ -49,11 +53,14 @@ Waits in a Pod, as an init container, until the migrations of the Pod's image ar
 Written into Pods by the migrations webhook; there is no need to run it by hand.
 
 Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE...
+                         [--revision UID/HASH] [--follower]
                          --server HOST:PORT... --server-name NAME --ca FILE
 
   --namespace NS          namespace of the Pod and of the Migrator
   --migrator NAME         the Migrator to wait for
   --container NAME=IMAGE  a container of the Pod with its image; once for each
+  --revision UID/HASH     what the Pod was made from: its controller, and the hash of its template
+  --follower              the Migrator's templateSelector leaves the Pod out
   --server HOST:PORT      where to ask; tried in order
   --server-name NAME      the name in the server's certificate
   --ca FILE               certificates to trust, PEM
@@ -65,6 +72,8 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         let mut args =
             vec![format!("--namespace={}", self.namespace), format!("--migrator={}", self.migrator)];
         args.extend(self.containers.iter().map(|c| format!("--container={}={}", c.name, c.image)));
+        args.extend(self.revision.iter().map(|revision| format!("--revision={revision}")));
+        args.extend(self.follower.then(|| "--follower".to_owned()));
         args.extend(self.servers.iter().map(|server| format!("--server={server}")));
         args.push(format!("--server-name={}", self.server_name));
         args.push(format!("--ca={}", self.ca.display()));
@@ -78,6 +87,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         I::Item: Into<OsString>,
     {
         let (mut namespace, mut migrator, mut server_name, mut ca) = (None, None, None, None);
+        let (mut revision, mut follower) = (None, false);
         let (mut containers, mut servers) = (Vec::new(), Vec::new());
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(arg) = parser.next()? {
@@ -85,6 +95,8 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
                 Long("namespace") => namespace = Some(parser.value()?.string()?),
                 Long("migrator") => migrator = Some(parser.value()?.string()?),
                 Long("container") => containers.push(container(&parser.value()?.string()?)?),
+                Long("revision") => revision = Some(parser.value()?.string()?),
+                Long("follower") => follower = true,
                 Long("server") => servers.push(parser.value()?.string()?),
                 Long("server-name") => server_name = Some(parser.value()?.string()?),
                 Long("ca") => ca = Some(PathBuf::from(parser.value()?)),
@@ -99,6 +111,8 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             namespace: namespace.ok_or(ArgumentError::Missing("namespace"))?,
             migrator: migrator.ok_or(ArgumentError::Missing("migrator"))?,
             containers,
+            revision,
+            follower,
             servers,
             server_name: server_name.ok_or(ArgumentError::Missing("server-name"))?,
             ca: ca.ok_or(ArgumentError::Missing("ca"))?,
@@ -111,6 +125,8 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             namespace: self.namespace.clone(),
             migrator: self.migrator.clone(),
             containers: self.containers.clone(),
+            revision: self.revision.clone(),
+            follower: self.follower,
             seen,
         }
     }
@@ -139,11 +155,15 @@ mod tests {
             containers in proptest::collection::vec(("[a-z][a-z0-9-]{0,10}", "[ -~]{1,60}"), 0..4),
             servers in proptest::collection::vec("[a-z0-9.:\\[\\]]{1,40}", 1..4),
             ca in "/[a-z/. ]{1,30}",
+            revision in proptest::option::of("[a-f0-9-]{1,36}(/[a-z0-9-]{1,20})?"),
+            follower: bool,
         ) {
             let arguments = Arguments {
                 namespace,
                 migrator,
                 containers: containers.into_iter().map(|(name, image)| Container { name, image }).collect(),
+                revision,
+                follower,
                 servers,
                 server_name: "webhook.operator.svc".to_owned(),
                 ca: ca.into(),

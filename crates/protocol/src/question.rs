@@ -13,6 +13,13 @@ pub struct Question {
     pub migrator: String,
     /// The Pod's own containers, in order.
     pub containers: Vec<Container>,
+    /// The Pod's revision: uid of its controller, with the hash of that one's template where it has
+    /// one. What stays the same when another webhook rewrites images (contract §3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Whether the Migrator's `templateSelector` leaves the Pod out: it waits for what others lead to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follower: bool,
     /// [`Answer::version`] of the answer that the waiter has: while it still holds, the webhook
     /// keeps the question for up to [`crate::HOLD_SECONDS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,6 +35,8 @@ impl Waiter {
             namespace: "default".to_owned(),
             migrator: "shop".to_owned(),
             containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
+            revision: None,
+            follower: false,
             servers: servers.to_vec(),
             server_name: SERVER_NAME.to_owned(),
             ca,

@@ -15,6 +15,8 @@ fn question() -> Question {
         namespace: "default".to_owned(),
         migrator: "shop".to_owned(),
         containers: vec![container("app", "shop:2"), container("proxy", "proxy:1")],
+        revision: None,
+        follower: false,
         seen: None,
     }
 }

@@ -164,9 +164,7 @@ impl Draft<'_> {
         let CurrentRun { key, image, job, attempt, run_hash, started: claimed, .. } = run.clone();
         let (warning, reason, note) = match result {
             RunResult::Succeeded => {
-                self.status
-                    .done
-                    .insert(0, DoneKey { key: key.clone(), image: image.clone(), how: How::Succeeded });
+                self.status.done.insert(0, DoneKey::new(key.clone(), image.clone(), How::Succeeded));
                 self.status.last_successful_migration = Some(image.clone());
                 let took = took(started, finished);
                 (false, Reason::UpToDate, format!("migrated {key} in Job {job}{took}"))
@@ -180,7 +178,8 @@ impl Draft<'_> {
         }
         let started = started.map_or(claimed, MicroTime);
         let finished = MicroTime(finished.unwrap_or(self.now));
-        let record = RunRecord { key, image, job, attempt, run_hash, started, finished, result, message };
+        let record =
+            RunRecord { key, image, job, attempt, attempts: 1, run_hash, started, finished, result, message };
         self.status.history.insert(0, record);
         self.status.current = None;
     }

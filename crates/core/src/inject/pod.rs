@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use migrations_api::names;
 use serde_json::Value;
 
+use crate::snapshot::OwnerRef;
+
 /// A Pod as it came.
 #[derive(Clone, Copy)]
 pub(super) struct Pod<'a>(pub(super) &'a Value);
@@ -22,6 +24,15 @@ impl<'a> Pod<'a> {
         labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 
+    /// What controls it.
+    pub(super) fn controller(self) -> Option<OwnerRef> {
+        let owners = self.0["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        let controller = owners.into_iter().find(|owner| owner["controller"] == true)?;
+        let field = |name: &str| controller[name].as_str().map(str::to_owned);
+        let (api_version, kind) = (field("apiVersion")?, field("kind")?);
+        Some(OwnerRef { api_version, kind, name: field("name")?, uid: field("uid") })
+    }
+
     /// Whether it carries `annotation` with the value `"true"`.
     pub(super) fn annotated(self, annotation: &str) -> bool {
         self.0["metadata"]["annotations"][annotation] == "true"
@@ -29,10 +40,8 @@ impl<'a> Pod<'a> {
 
     /// Whether it looks like the Pod of a run, ours or the original's.
     pub(super) fn is_run(self) -> bool {
-        let metadata = &self.0["metadata"];
-        let owners = metadata["ownerReferences"].as_array();
-        metadata["labels"][names::RUN_LABEL].is_string()
-            && owners.into_iter().flatten().any(|owner| owner["controller"] == true && owner["kind"] == "Job")
+        self.0["metadata"]["labels"][names::RUN_LABEL].is_string()
+            && self.controller().is_some_and(|controller| controller.kind == "Job")
     }
 
     pub(super) fn containers(self) -> &'a [Value] {

@@ -8,7 +8,8 @@ use migrations_api::names;
 use migrations_protocol::{Arguments, Container as Admitted, MOUNT_PATH};
 
 use super::pod::Pod;
-use super::{Resources, Settings};
+use super::{Gate, Resources, Settings};
+use crate::revision::revision;
 
 /// Environment variable of a waiter with a hash of what was injected. A waiter whose hash is
 /// today's is left as it is, whatever other webhooks have since made of it: they may have to point
@@ -28,24 +29,27 @@ pub struct Injection {
 }
 
 impl Injection {
-    pub(super) fn of(pod: Pod<'_>, namespace: &str, migrators: &[&str], settings: &Settings) -> Self {
-        let waiter = |migrator: &&str| waiter(pod, namespace, migrator, settings);
-        Self { containers: migrators.iter().map(waiter).collect(), volume: volume() }
+    pub(super) fn of(pod: Pod<'_>, namespace: &str, gates: &[&Gate], settings: &Settings) -> Self {
+        let waiter = |gate: &&Gate| waiter(pod, namespace, gate, settings);
+        Self { containers: gates.iter().map(waiter).collect(), volume: volume() }
     }
 }
 
-fn waiter(pod: Pod<'_>, namespace: &str, migrator: &str, settings: &Settings) -> Container {
+fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Container {
     let Settings { image, servers, server_name, resources } = settings;
+    let labels = pod.labels();
     let arguments = Arguments {
         namespace: namespace.to_owned(),
-        migrator: migrator.to_owned(),
+        migrator: gate.migrator.clone(),
         containers: admitted(pod),
+        revision: revision(pod.controller().as_ref(), &labels),
+        follower: gate.template_selector.as_ref().is_some_and(|selector| !selector.matches(&labels)),
         servers: servers.clone(),
         server_name: server_name.clone(),
         ca: format!("{MOUNT_PATH}/{}", names::CA_BUNDLE_KEY).into(),
     };
     let mut container = Container {
-        name: names::waiter_container(migrator),
+        name: names::waiter_container(&gate.migrator),
         image: Some(image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(arguments.to_args()),

@@ -13,8 +13,8 @@ use migrations_api::{MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
-    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, OwnerRef, Owners, PodFacts, Snapshot,
-    Termination,
+    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, OwnerRef, Owners, PodFacts,
+    Policy, Requests, Snapshot, Termination,
 };
 use migrations_core::validate::validate;
 use serde_json::{Value, json};
@@ -31,6 +31,9 @@ pub(crate) struct World {
     pub(crate) run_pods: Vec<PodFacts>,
     pub(crate) gate: Gate,
     pub(crate) refused: Option<String>,
+    pub(crate) requests: Requests,
+    pub(crate) locks: Vec<LockFacts>,
+    pub(crate) policy: Policy,
     /// Jobs as they were created, by name.
     pub(crate) rendered: BTreeMap<String, Value>,
     /// Every start, in order: the key that it was of.
@@ -54,6 +57,9 @@ impl World {
             run_pods: Vec::new(),
             gate: Gate::InPlace,
             refused: None,
+            requests: Requests::default(),
+            locks: Vec::new(),
+            policy: Policy::default(),
             rendered: BTreeMap::new(),
             started: Vec::new(),
             clock: 1_000_000_000,
@@ -105,6 +111,9 @@ impl World {
             init_containers: vec![waiting("migrate-wait-shop", "waiter")],
             no_wait: false,
             unschedulable: None,
+            node: None,
+            claims: Vec::new(),
+            admitted: None,
         });
         self.pods.last_mut().unwrap()
     }
@@ -139,6 +148,10 @@ impl World {
             run_pods: self.run_pods.clone(),
             gate: self.gate.clone(),
             create_refused: self.refused.clone(),
+            claims: BTreeMap::new(),
+            requests: self.requests.clone(),
+            locks: self.locks.clone(),
+            policy: self.policy.clone(),
         }
     }
 
@@ -350,5 +363,8 @@ pub(crate) fn run_pod(job: &JobFacts) -> PodFacts {
         init_containers: Vec::new(),
         no_wait: true,
         unschedulable: None,
+        node: None,
+        claims: Vec::new(),
+        admitted: None,
     }
 }

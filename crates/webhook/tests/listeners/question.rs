@@ -11,6 +11,8 @@ fn question(seen: Option<String>) -> Question {
         namespace: "default".to_owned(),
         migrator: "shop".to_owned(),
         containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
+        revision: None,
+        follower: false,
         seen,
     }
 }
