@@ -44,5 +44,17 @@ fn every_field() -> migrations_api::MigratorSpec {
         container: Some(String::new()),
         labels: Some(std::collections::BTreeMap::new()),
         annotations: Some(std::collections::BTreeMap::new()),
+        env: Some(Vec::new()),
+        env_from: Some(Vec::new()),
+        resources: Some(serde_json::from_str("{}").unwrap()),
+        service_account_name: Some(String::new()),
+        backoff_limit: Some(0),
+        active_deadline_seconds: Some(0),
+        successful_jobs_history_limit: Some(0),
+        failed_jobs_history_limit: Some(0),
+        suspend: Some(false),
+        rerun_on: Some(migrations_api::RerunOn::Image),
+        lock: Some(String::new()),
+        keep_containers: Some(Vec::new()),
     }
 }

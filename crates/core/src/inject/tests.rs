@@ -11,6 +11,7 @@ fn gate(migrator: &str, app: &str) -> Gate {
     Gate {
         migrator: migrator.to_owned(),
         selector: Ok(Selector::parse(&selector).unwrap()),
+        template_selector: None,
         container: None,
         done: Vec::new(),
     }
