@@ -1,110 +1,169 @@
-//! Which keys are due, and which Pod leads the run of each (contract §3).
+//! Which keys are due, which Pods a run of each may be cloned from (contract §3), and whether an
+//! attempt may start now (contract §5).
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use migrations_api::{DoneKey, RunRecord, RunResult, Source};
+use serde_json::Value;
 
-use crate::snapshot::{PodFacts, Snapshot};
+use crate::job;
+use crate::survey::{Member, Survey};
 use crate::validate::Valid;
-use crate::workload::{Climb, Revision, Workload, climb, is_run};
 
-/// The matching Pods, each with where it comes from.
-#[derive(Clone, Debug)]
-pub struct Survey<'a> {
-    /// Live Pods whose workload is known.
-    pub members: Vec<Member<'a>>,
-    /// Live Pods that lack the named container.
-    pub lacking: Vec<&'a PodFacts>,
-}
+/// Pause before the second attempt; it doubles from one to the next (contract §5).
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A matching Pod and its workload.
-#[derive(Clone, Debug)]
-pub struct Member<'a> {
-    /// The Pod.
-    pub pod: &'a PodFacts,
-    /// Where it comes from.
-    pub workload: Workload<'a>,
-}
+/// Longest pause between two attempts (contract §5).
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// A key that a run is due for.
 #[derive(Clone, Debug)]
 pub struct Due<'a> {
     /// The key.
     pub key: &'a str,
-    /// The Pod that the run is cloned from.
-    pub source: &'a Member<'a>,
-    /// Since when Pods wait for it.
+    /// Pods that the run may be cloned from, one of each workload, the best first.
+    pub candidates: Vec<&'a Member<'a>>,
+    /// Whether Pods wait for it; else it is run once more, for whoever asked for that.
+    pub held: bool,
+    /// Since when there are Pods of it.
     since: Option<Timestamp>,
 }
 
-impl Due<'_> {
-    /// The source as the status shows it.
-    pub fn source(&self) -> Source {
-        let reference = &self.source.workload.reference;
-        Source {
-            api_version: reference.api_version.clone(),
-            kind: reference.kind.clone(),
-            name: reference.name.clone(),
-            uid: reference.uid.clone(),
-            pod: self.source.pod.name.clone(),
-            revision: None,
-        }
-    }
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Choice<'a> {
+    /// The Pod that led to it.
+    pub source: &'a Member<'a>,
+    /// Hash of the run's spec and template.
+    pub run_hash: String,
 }
 
-impl Member<'_> {
-    /// Whether it holds its application back until the key is done.
-    pub fn waits(&self, migrator: &str) -> bool {
-        self.pod.gated_by(migrator) && !self.pod.application_started() && !self.pod.no_wait
-    }
-
-    /// Whether it runs, or will, without having been held.
-    pub fn ungated(&self, migrator: &str) -> bool {
-        !self.pod.gated_by(migrator) && !self.pod.no_wait
-    }
-}
-
-/// Looks at every matching Pod once.
-pub fn survey<'a>(valid: &Valid, snapshot: &'a Snapshot) -> Survey<'a> {
-    let container = valid.container.as_deref();
-    let mut survey = Survey { members: Vec::new(), lacking: Vec::new() };
-    for pod in snapshot.pods.iter().filter(|pod| pod.live() && !is_run(pod)) {
-        if pod.key_container(container).is_none() {
-            survey.lacking.push(pod);
-        } else if let Some(Climb::Reached(workload)) = climb(pod, container, &snapshot.owners) {
-            survey.members.push(Member { pod, workload });
-        }
-    }
-    survey
-}
-
-/// Keys that are due, the one with the oldest Pod first. A key is due when a live Pod of its
-/// workload's current revision exists and the key isn't done.
-pub fn due<'a>(valid: &Valid, survey: &'a Survey<'a>, done: &[DoneKey]) -> Vec<Due<'a>> {
-    let leads = |member: &&Member<'_>| {
-        let selected = valid.template_selector.as_ref().is_none_or(|it| it.matches(&member.pod.labels));
-        member.workload.revision == Revision::Current && selected && !is_done(done, &member.workload.key)
-    };
+/// Keys that are due, those that Pods wait for first, the oldest Pod's before the others. A key is
+/// due when a live Pod of its workload's current revision exists and the key isn't done; or, while a
+/// run is `requested`, also when it is.
+pub fn due<'a>(survey: &'a Survey<'a>, done: &[DoneKey], requested: bool) -> Vec<Due<'a>> {
     let mut keys: BTreeMap<&str, Vec<&Member<'_>>> = BTreeMap::new();
-    for member in survey.members.iter().filter(leads) {
-        keys.entry(&member.workload.key).or_default().push(member);
+    for member in survey.members.iter().filter(|member| member.current() && member.leads) {
+        keys.entry(&member.origin.key).or_default().push(member);
     }
     let mut due: Vec<_> = keys
         .into_iter()
-        .filter_map(|(key, members)| {
+        .filter_map(|(key, mut members)| {
+            let record = done.iter().find(|one| one.key == key);
+            // A revision that is tied to a done key is done, whatever its template says by now.
+            let held = record.is_none() && !members.iter().all(|member| member.released(done));
+            if !held && !requested && !record.is_some_and(|record| record.rerun) {
+                return None;
+            }
             let since = members.iter().filter_map(|member| member.pod.created).min();
-            let source = members.into_iter().min_by_key(|member| {
+            members.sort_by_key(|member| {
                 // Kinds that serve know the application's whole configuration best, new Pods its
                 // latest; the name only settles what is equal otherwise.
-                (!member.workload.long_running, Reverse(member.pod.created), &member.pod.name)
-            })?;
-            Some(Due { key, source, since })
+                (!member.origin.long_running(), Reverse(member.pod.created), &member.pod.name)
+            });
+            let mut workloads = BTreeSet::new();
+            members.retain(|member| workloads.insert(&member.origin.reference));
+            Some(Due { key, candidates: members, held, since })
         })
         .collect();
-    due.sort_by_key(|due| (due.since, due.key));
+    due.sort_by_key(|due| (!due.held, due.since, due.key));
     due
+}
+
+impl<'a> Due<'a> {
+    /// The source of the next attempt. Attempts at a key go on with the template that the last one
+    /// had, for as long as there is one like it (contract §3): of two workloads with one image, a
+    /// failure of the one must not be forgotten over the other. `request` is part of the hash.
+    pub fn choose(&self, valid: &Valid, history: &[RunRecord], request: Option<&str>) -> Option<Choice<'a>> {
+        let newest = history.iter().find(|record| record.key == self.key);
+        let mut first = None;
+        for source in &self.candidates {
+            let Some(template) = source.origin.template else { continue };
+            let run_hash = job::run_hash(valid, template, request);
+            let same = newest.is_some_and(|record| record.run_hash == run_hash);
+            let choice = Choice { source, run_hash };
+            if same {
+                return Some(choice);
+            }
+            first.get_or_insert(choice);
+        }
+        first
+    }
+}
+
+impl<'a> Due<'a> {
+    /// The template whose run has that hash, where there still is one.
+    pub fn template(&self, valid: &Valid, request: Option<&str>, run_hash: &str) -> Option<&'a Value> {
+        let templates = self.candidates.iter().filter_map(|source| source.origin.template);
+        templates.into_iter().find(|template| job::run_hash(valid, template, request) == run_hash)
+    }
+}
+
+impl Choice<'_> {
+    /// The source as the status shows it.
+    pub fn source(&self) -> Source {
+        let origin = &self.source.origin;
+        Source {
+            api_version: origin.reference.api_version.clone(),
+            kind: origin.reference.kind.clone(),
+            name: origin.reference.name.clone(),
+            uid: origin.reference.uid.clone(),
+            pod: self.source.pod.name.clone(),
+            revision: origin.id.clone(),
+        }
+    }
+}
+
+/// Whether the next attempt at a key may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt<'a> {
+    /// Now, after so many failures of the same.
+    Now {
+        /// Failed attempts of the same spec and template, without anything else in between.
+        failures: i32,
+    },
+    /// After a pause.
+    Later {
+        /// When.
+        at: Timestamp,
+        /// The attempt that failed.
+        record: &'a RunRecord,
+    },
+    /// Not by itself: the attempts are used up, or nobody knows how the last one ended.
+    Never(&'a RunRecord),
+}
+
+/// What the records say of the next attempt at `key` with `run_hash`. A changed spec, template or
+/// request starts afresh (contract §6).
+pub fn attempt<'a>(
+    history: &'a [RunRecord],
+    key: &str,
+    run_hash: &str,
+    backoff_limit: i32,
+    now: Timestamp,
+) -> Attempt<'a> {
+    let newest = history.iter().find(|record| record.key == key);
+    let Some(record) = newest.filter(|record| record.run_hash == run_hash) else {
+        return Attempt::Now { failures: 0 };
+    };
+    match record.result {
+        RunResult::Unknown => Attempt::Never(record),
+        RunResult::Failed if record.attempts > backoff_limit => Attempt::Never(record),
+        RunResult::Failed => {
+            let at = record.finished.0.saturating_add(pause_after(record.attempts)).unwrap_or(Timestamp::MAX);
+            if now < at { Attempt::Later { at, record } } else { Attempt::Now { failures: record.attempts } }
+        }
+        RunResult::Succeeded | RunResult::NotStarted => Attempt::Now { failures: 0 },
+    }
+}
+
+/// The pause after so many failures.
+fn pause_after(failures: i32) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(0).min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
 /// Whether Pods no longer wait for `key`.
@@ -112,16 +171,24 @@ pub fn is_done(done: &[DoneKey], key: &str) -> bool {
     done.iter().any(|one| one.key == key)
 }
 
-/// The failed run that keeps a key from being run again: the newest for it, of the same spec and
-/// template. A changed one starts afresh (contract §6).
-pub fn blocked<'a>(history: &'a [RunRecord], key: &str, run_hash: &str) -> Option<&'a RunRecord> {
-    let newest = history.iter().find(|record| record.key == key)?;
-    let final_result = matches!(newest.result, RunResult::Failed | RunResult::Unknown);
-    (final_result && newest.run_hash == run_hash).then_some(newest)
-}
-
 /// Whether the newest run of a key was given up because its container couldn't start.
 pub fn given_up(history: &[RunRecord], key: &str, run_hash: &str) -> bool {
     let newest = history.iter().find(|record| record.key == key);
     newest.is_some_and(|it| it.result == RunResult::NotStarted && it.run_hash == run_hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::first(1, 10)]
+    #[case::second(2, 20)]
+    #[case::fifth(5, 160)]
+    #[case::longest(6, 300)]
+    #[case::for_ever(i32::MAX, 300)]
+    fn the_pause_doubles_up_to_five_minutes(#[case] failures: i32, #[case] seconds: u64) {
+        assert_eq!(pause_after(failures), Duration::from_secs(seconds));
+    }
 }

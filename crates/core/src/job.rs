@@ -38,12 +38,13 @@ impl RunIdentity {
     }
 }
 
-/// Hash of all that a run's outcome depends on: the spec's part of it and the Pod template's spec.
-/// The template's labels and annotations don't reach the run.
-pub fn run_hash(valid: &Valid, template: &Value) -> String {
+/// Hash of all that a run's outcome depends on: the spec's part of it, what of the Pod template
+/// reaches the run (so not where its Pod was placed, nor labels), and the `request` for it.
+pub fn run_hash(valid: &Valid, template: &Value, request: Option<&str>) -> String {
     let container = valid.container.as_deref().unwrap_or_default();
-    let spec = template.get("spec").unwrap_or(&Value::Null);
-    names::short_hash(format!("{}\n{container}\n{spec}", valid.run.fingerprint()).as_bytes())
+    let request = request.unwrap_or_default();
+    let spec = clean::pod_spec(template, valid).map(Value::Object).unwrap_or_default();
+    names::short_hash(format!("{}\n{container}\n{request}\n{spec}", valid.run.fingerprint()).as_bytes())
 }
 
 /// The image that a run of this template would have.

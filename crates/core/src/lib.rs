@@ -15,5 +15,6 @@ pub mod revision;
 pub mod selector;
 pub mod snapshot;
 pub mod status;
+pub mod survey;
 pub mod validate;
 pub mod workload;

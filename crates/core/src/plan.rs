@@ -21,7 +21,7 @@ pub struct Plan {
     pub look_again: Option<Duration>,
 }
 
-/// One change of a Job. The Job's uid is the precondition wherever it exists already.
+/// One change. The object's uid is the precondition wherever it exists already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Create it, suspended. That one of this name exists is an outcome: the next decision looks
@@ -43,6 +43,44 @@ pub enum Effect {
         /// Its uid.
         uid: String,
     },
+    /// End what is left in a run's Pod, and keep its logs.
+    EndPod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Delete a Pod whose application never started, so that its controller makes a new one. That it
+    /// is gone is an outcome.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Take a lock for this Migrator. That somebody else was faster is an outcome.
+    TakeLock {
+        /// Name of the lease.
+        lease: String,
+        /// The lease as it was found: one without a living holder.
+        found: Option<LeaseVersion>,
+    },
+    /// Give a lock back.
+    ReleaseLock {
+        /// Name of the lease.
+        lease: String,
+        /// The lease as it was found.
+        found: LeaseVersion,
+    },
+}
+
+/// What a change of a lease depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseVersion {
+    /// Its uid.
+    pub uid: String,
+    /// Its version.
+    pub resource_version: String,
 }
 
 /// Something users should see in `kubectl describe` and `kubectl get events`.

@@ -37,12 +37,12 @@ pub enum Progress {
 }
 
 /// Reads a run's progress from its Job, where that still exists, and its Pods. The container's exit
-/// code counts; the Job's condition can prove success only.
-pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts]) -> Progress {
+/// code counts; the Job's condition can prove success only. Its output may have to be kept back.
+pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -> Progress {
     let containers = || pods.iter().filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
     let ends: Vec<_> = containers().filter_map(termination).collect();
     if let Some(end) = ends.iter().find(|end| end.exit_code == 0).or(ends.first()) {
-        return Progress::Ended(ended(end, None));
+        return Progress::Ended(ended(end, None, hide_output));
     }
     if containers().any(|container| matches!(container.state, ContainerState::Running(_))) {
         return Progress::Running;
@@ -60,7 +60,7 @@ pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts]) -> Progress {
         termination(container).filter(|end| end.exit_code != 0).map(|end| (container, end))
     });
     if let Some((container, end)) = failed_init {
-        return Progress::Ended(ended(end, Some(&container.name)));
+        return Progress::Ended(ended(end, Some(&container.name), hide_output));
     }
     let said = match job.and_then(|job| job.outcome.as_ref()) {
         Some(JobOutcome::Failed(message)) => message.as_str(),
@@ -82,10 +82,11 @@ fn termination(container: &ContainerFacts) -> Option<&Termination> {
     }
 }
 
-fn ended(end: &Termination, init_container: Option<&str>) -> Ended {
+fn ended(end: &Termination, init_container: Option<&str>, hide_output: bool) -> Ended {
     let result = if end.exit_code == 0 { RunResult::Succeeded } else { RunResult::Failed };
     let output = last_bytes(end.message.trim_end(), LONGEST_MESSAGE);
     let output = if output.len() < LOG_TAIL { output } else { whole_lines(output) };
+    let output = if hide_output { "" } else { output };
     let message = match (result, init_container) {
         (RunResult::Succeeded, _) => String::new(),
         (_, Some(name)) => told(&format!("init container {name} exited with {}", end.exit_code), output),

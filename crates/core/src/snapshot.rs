@@ -112,7 +112,7 @@ pub enum Gate {
 }
 
 /// What decisions read of a Pod. The rest, most of its size, is dropped on arrival.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
     /// Its name.
     pub name: String,
@@ -240,6 +240,19 @@ pub struct OwnerRef {
 /// Owners by reference, as read. `None`: it can't be read (gone, forbidden, of an unknown kind, or
 /// another object of that name).
 pub type Owners = BTreeMap<OwnerRef, Option<Value>>;
+
+impl Snapshot {
+    /// The token of the last run that was asked for: part of what tells runs apart, so that a new one
+    /// starts afresh. It counts on when the annotation is taken away.
+    pub fn request(&self) -> Option<&str> {
+        self.requests.run.as_deref().or(self.status.last_handled_run.as_deref())
+    }
+
+    /// Whether a run is asked for that no claim has taken up yet.
+    pub fn run_requested(&self) -> bool {
+        self.requests.run.is_some() && self.requests.run != self.status.last_handled_run
+    }
+}
 
 impl Requests {
     /// Reads a Migrator's annotations.

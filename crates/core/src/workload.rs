@@ -1,19 +1,30 @@
 //! From a Pod to its workload: the climb along controller owner references (contract §3). The shell
 //! reads what [`climb`] asks for, one object at a time, until it has an answer.
 
+mod staged;
+
+use std::collections::BTreeMap;
+
 use migrations_api::names;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::snapshot::{OwnerRef, Owners, PodFacts, controller_of};
 
+pub use staged::left_alone;
+
 /// Longest chain of owners that is followed. Real ones have three links; a cycle has no end.
 const MAX_CLIMB: usize = 8;
+
+/// Labels that the Deployment controller and Argo Rollouts add to tell templates apart.
+const ADDED_LABELS: [&str; 2] = ["pod-template-hash", "rollouts-pod-template-hash"];
 
 /// One step of the climb.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Climb<'a> {
     /// This object has to be read first.
     Read(OwnerRef),
+    /// No owner with a Pod template can be read: the Pod stands for itself.
+    Itself,
     /// The top is reached.
     Reached(Workload<'a>),
 }
@@ -21,19 +32,31 @@ pub enum Climb<'a> {
 /// Where a Pod comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload<'a> {
-    /// The object that people edit: a Deployment, say. The Pod itself where it has no owner.
+    /// The object that people edit: a Deployment, say.
     pub reference: OwnerRef,
+    /// That object.
+    pub object: &'a Value,
     /// The template that new Pods are made from.
     pub template: &'a Value,
-    /// Image of the key container in the template that this very Pod was made from, or in the Pod
-    /// itself where there is none: what it waits for.
-    pub key: String,
-    /// Name of the key container in that template.
-    pub container: String,
+    /// The template that this very Pod was made from; `None` where it can't be had any more.
+    pub own: Option<OwnTemplate<'a>>,
     /// Whether the Pod was made from the template as it stands.
     pub revision: Revision,
     /// Whether its Pods serve on and on, unlike those of a Job.
     pub long_running: bool,
+}
+
+/// The template that a Pod was made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnTemplate<'a> {
+    /// The template.
+    template: &'a Value,
+    /// Whether only its spec is the user's: the Job controller adds labels of its own.
+    of_job: bool,
+    /// Name of the key container in it.
+    pub container: &'a str,
+    /// Image of the key container in it.
+    pub image: &'a str,
 }
 
 /// A Pod's revision against its workload's template as it stands.
@@ -48,18 +71,23 @@ pub enum Revision {
     Unknown,
 }
 
-/// Climbs from `pod` as far as `owners` has been read. `container` names the key container; the
-/// first one is it where there is no name. `None`: no Pod template on the way has that container.
-pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) -> Option<Climb<'a>> {
+/// Climbs from the Pods that `owner` made with those labels, as far as `owners` has been read.
+/// `container` names the key container; the first one is it where there is no name.
+pub fn climb<'a>(
+    owner: &OwnerRef,
+    labels: &BTreeMap<String, String>,
+    container: Option<&str>,
+    owners: &'a Owners,
+) -> Climb<'a> {
     let mut chain: Vec<Link<'a>> = Vec::new();
-    let mut next = pod.owner.clone();
+    let mut next = Some(owner.clone());
     while let Some(reference) = next.take() {
-        let Some(read) = owners.get(&reference) else { return Some(Climb::Read(reference)) };
+        let Some(read) = owners.get(&reference) else { return Climb::Read(reference) };
         // Unreadable, or without a template of ours: the climb ends below it.
         let Some(object) = read.as_ref() else { break };
-        let template = match workload_ref(&reference, object) {
+        let template = match borrowed_template(&reference, object) {
             Some(target) => match owners.get(&target) {
-                None => return Some(Climb::Read(target)),
+                None => return Climb::Read(target),
                 Some(target) => target.as_ref().and_then(template_of),
             },
             None => template_of(object),
@@ -69,48 +97,56 @@ pub fn climb<'a>(pod: &PodFacts, container: Option<&str>, owners: &'a Owners) ->
         else {
             break;
         };
-        let top = is_top(&reference);
-        if !top && chain.len() < MAX_CLIMB {
+        if !is_top(&reference) && chain.len() < MAX_CLIMB {
             next = owner_of(object);
         }
         chain.push(Link { reference, object, template, key });
     }
-    if chain.is_empty() {
-        let itself = OwnerRef {
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            name: pod.name.clone(),
-            uid: Some(pod.uid.clone()),
-        };
-        let Some(read) = owners.get(&itself) else { return Some(Climb::Read(itself)) };
-        let template = read.as_ref()?;
-        let key = pod.key_container(container)?;
-        return Some(Climb::Reached(Workload {
-            reference: itself,
-            template,
-            key: key.image.clone(),
-            container: key.name.clone(),
-            revision: Revision::Current,
-            long_running: pod.owner.is_some(),
-        }));
-    }
-    let (bottom, top) = (chain.first()?, chain.last()?);
-    let revision = revision(pod, bottom, top);
-    // StatefulSets and DaemonSets make Pods of several templates by themselves: an older Pod's is
-    // not to be had from them.
-    let key = if revision == Revision::Current || chain.len() > 1 {
-        bottom.key.image.to_owned()
+    let (Some(bottom), Some(top)) = (chain.first(), chain.last()) else { return Climb::Itself };
+    let revision = revision(labels, bottom, top);
+    let own = if chain.len() > 1 || revision == Revision::Current {
+        Some((bottom.template, bottom.key))
     } else {
-        pod.key_container(container)?.image.clone()
+        // One object makes Pods of several templates, and keeps the earlier ones apart.
+        match kept_template(bottom, labels) {
+            None => None,
+            Some(reference) => match owners.get(&reference) {
+                None => return Climb::Read(reference),
+                Some(read) => read
+                    .as_ref()
+                    .and_then(|read| read.pointer("/data/spec/template"))
+                    .and_then(|template| Some((template, key_container(template, container)?))),
+            },
+        }
     };
-    Some(Climb::Reached(Workload {
+    let of_job = bottom.reference.kind == "Job";
+    Climb::Reached(Workload {
         reference: top.reference.clone(),
+        object: top.object,
         template: top.template,
-        key,
-        container: bottom.key.name.to_owned(),
+        own: own.map(|(template, key)| OwnTemplate {
+            template,
+            of_job,
+            container: key.name,
+            image: key.image,
+        }),
         revision,
         long_running: !chain.iter().any(|link| matches!(link.reference.kind.as_str(), "Job" | "CronJob")),
-    }))
+    })
+}
+
+impl OwnTemplate<'_> {
+    /// A text that differs when the template does, in anything that people write into it.
+    pub fn fingerprint(&self) -> String {
+        let spec = self.template.get("spec").unwrap_or(&Value::Null);
+        if self.of_job {
+            return spec.to_string();
+        }
+        let part = |name: &str| self.template.pointer(&format!("/metadata/{name}")).and_then(Value::as_object);
+        let labels = part("labels").map(|labels| without(labels, &ADDED_LABELS));
+        let annotations = part("annotations").filter(|all| !all.is_empty());
+        serde_json::json!([labels, annotations, spec]).to_string()
+    }
 }
 
 /// One owner on the way up.
@@ -122,7 +158,7 @@ struct Link<'a> {
 }
 
 /// The key container of a Pod template.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 struct KeyContainer<'a> {
     name: &'a str,
     image: &'a str,
@@ -140,7 +176,7 @@ fn is_top(reference: &OwnerRef) -> bool {
 }
 
 /// The workload that an Argo Rollout borrows its template from.
-fn workload_ref(reference: &OwnerRef, object: &Value) -> Option<OwnerRef> {
+fn borrowed_template(reference: &OwnerRef, object: &Value) -> Option<OwnerRef> {
     if reference.kind != "Rollout" {
         return None;
     }
@@ -150,6 +186,22 @@ fn workload_ref(reference: &OwnerRef, object: &Value) -> Option<OwnerRef> {
         api_version: field("apiVersion")?,
         kind: field("kind")?,
         name: field("name")?,
+        uid: None,
+    })
+}
+
+/// Where a StatefulSet or DaemonSet keeps the template of a Pod of an earlier revision.
+fn kept_template(bottom: &Link<'_>, labels: &BTreeMap<String, String>) -> Option<OwnerRef> {
+    let hash = labels.get("controller-revision-hash")?;
+    let name = match bottom.reference.kind.as_str() {
+        "StatefulSet" => hash.clone(),
+        "DaemonSet" => format!("{}-{hash}", bottom.reference.name),
+        _ => return None,
+    };
+    Some(OwnerRef {
+        api_version: bottom.reference.api_version.clone(),
+        kind: "ControllerRevision".to_owned(),
+        name,
         uid: None,
     })
 }
@@ -180,9 +232,9 @@ fn owner_of(object: &Value) -> Option<OwnerRef> {
 }
 
 /// Compares the template that the Pod was made from with its workload's.
-fn revision(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> Revision {
+fn revision(labels: &BTreeMap<String, String>, bottom: &Link<'_>, top: &Link<'_>) -> Revision {
     let text = |path: &str| top.object.pointer(path).and_then(Value::as_str);
-    let label = |name: &str| pod.labels.get(name).map(String::as_str);
+    let label = |name: &str| labels.get(name).map(String::as_str);
     let same = match (bottom.reference.kind.as_str(), top.reference.kind.as_str()) {
         ("StatefulSet", "StatefulSet") => {
             let observed = top.object.pointer("/status/observedGeneration");
@@ -200,8 +252,16 @@ fn revision(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> Revision {
             };
             of_pod == newest
         }
-        ("ReplicaSet", "Deployment") => without_hash(bottom.template) == without_hash(top.template),
+        ("ReplicaSet", "Deployment") => same_template(bottom.template, top.template),
         ("Job", "CronJob") => bottom.template.get("spec") == top.template.get("spec"),
+        ("ReplicaSet", "Rollout") if text("/status/currentPodHash").is_some() => {
+            // Unlike others, it writes the generation that it has seen as a text.
+            let generation = top.object.pointer("/metadata/generation").map(Value::to_string);
+            if text("/status/observedGeneration") != generation.as_deref() {
+                return Revision::Unknown;
+            }
+            label("rollouts-pod-template-hash") == text("/status/currentPodHash")
+        }
         // Templates of other kinds aren't defaulted as the API server does its own: only what is
         // written in both compares.
         _ => bottom.key == top.key,
@@ -209,13 +269,22 @@ fn revision(pod: &PodFacts, bottom: &Link<'_>, top: &Link<'_>) -> Revision {
     if same { Revision::Current } else { Revision::Older }
 }
 
-/// A template without the label that the Deployment controller adds to tell its revisions apart.
-fn without_hash(template: &Value) -> Value {
-    let mut template = template.clone();
-    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
-        labels.remove("pod-template-hash");
-    }
-    template
+/// Whether two templates are the same but for the labels that controllers add.
+fn same_template(one: &Value, other: &Value) -> bool {
+    let part = |template: &Value, name: &str| {
+        let part = template.pointer(&format!("/metadata/{name}")).and_then(Value::as_object);
+        part.map(|part| without(part, &ADDED_LABELS)).unwrap_or_default()
+    };
+    one.get("spec") == other.get("spec")
+        && part(one, "labels") == part(other, "labels")
+        && part(one, "annotations") == part(other, "annotations")
+}
+
+fn without(map: &Map<String, Value>, keys: &[&str]) -> Map<String, Value> {
+    map.iter()
+        .filter(|(key, _)| !keys.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Whether a Pod is part of a run of any Migrator, the original's included: those never wait and

@@ -23,7 +23,7 @@ fn valid(spec: Value) -> Valid {
 
 fn job(spec: Value, template: &Value) -> Value {
     let valid = valid(spec);
-    let run = RunIdentity { key: "shop:v1".to_owned(), attempt: 1, run_hash: run_hash(&valid, template) };
+    let run = RunIdentity { key: "shop:v1".to_owned(), attempt: 1, run_hash: run_hash(&valid, template, None) };
     render(&valid, &World::new().snapshot(), template, &run).unwrap()
 }
 
@@ -139,13 +139,13 @@ fn no_service_ever_sends_a_run_traffic() {
 #[case::another_template(json!({}), "shop:v2", false)]
 fn the_hash_tells_runs_apart(#[case] spec: Value, #[case] image: &str, #[case] same: bool) {
     let template = |image: &str| world::template("web", image, None);
-    let first = run_hash(&valid(json!({})), &template("shop:v1"));
-    assert_eq!(first == run_hash(&valid(spec), &template(image)), same);
+    let first = run_hash(&valid(json!({})), &template("shop:v1"), None);
+    assert_eq!(first == run_hash(&valid(spec), &template(image), None), same);
 }
 
 #[test]
 fn a_restart_by_annotation_is_the_same_run() {
     let (mut one, other) = (world::template("web", "shop:v1", None), world::template("web", "shop:v1", None));
     one["metadata"]["annotations"] = json!({ "kubectl.kubernetes.io/restartedAt": "now" });
-    assert_eq!(run_hash(&valid(json!({})), &one), run_hash(&valid(json!({})), &other));
+    assert_eq!(run_hash(&valid(json!({})), &one, None), run_hash(&valid(json!({})), &other, None));
 }

@@ -7,24 +7,37 @@ mod world;
 
 use std::collections::BTreeMap;
 
+use migrations_api::MigratorSpec;
 use migrations_core::snapshot::{OwnerRef, Owners, PodFacts};
 use migrations_core::workload::Revision::{Current, Older, Unknown};
-use migrations_core::workload::{Climb, Revision, climb};
+use migrations_core::survey::{survey, wanted};
+use migrations_core::validate::validate;
+use migrations_core::workload::Revision;
 use rstest::rstest;
 use serde_json::{Value, json};
 use world::{World, owner};
 
-/// Climbs, reading what is asked for from `cluster`; what isn't there can't be read.
-fn climbed(pod: &PodFacts, cluster: &Owners, owners: &mut Owners) -> Option<(String, String, Revision)> {
+/// Surveys one Pod, reading what is asked for from `cluster`; what isn't there can't be read. Kind of
+/// the workload, key and revision.
+fn climbed(pod: &PodFacts, cluster: &Owners) -> Option<(String, String, Revision)> {
+    climbed_by(&World::new().spec, pod, cluster)
+}
+
+fn climbed_by(spec: &MigratorSpec, pod: &PodFacts, cluster: &Owners) -> Option<(String, String, Revision)> {
+    let valid = validate(spec).unwrap();
+    let mut snapshot = World::new().snapshot();
+    snapshot.pods.push(pod.clone());
     for _ in 0..20 {
-        match climb(pod, Some("app"), owners)? {
-            Climb::Read(reference) => {
-                let found = cluster.get(&reference).cloned().flatten();
-                owners.insert(reference, found);
-            }
-            Climb::Reached(workload) => {
-                return Some((workload.reference.kind.clone(), workload.key.clone(), workload.revision));
-            }
+        let wanted = wanted(&valid, &snapshot);
+        if wanted.is_empty() {
+            let survey = survey(&valid, &snapshot.pods, &snapshot.owners);
+            let member = survey.members.first().filter(|member| member.origin.template.is_some())?;
+            let origin = &member.origin;
+            return Some((origin.reference.kind.clone(), origin.key.clone(), origin.revision));
+        }
+        for reference in wanted {
+            let found = cluster.get(&reference).cloned().flatten();
+            snapshot.owners.insert(reference, found);
         }
     }
     panic!("never reaches the top");
@@ -34,6 +47,7 @@ fn pod_of(reference: Option<OwnerRef>, image: &str, labels: &[(&str, &str)]) -> 
     let mut pod = World::new().pod("any", image).clone();
     pod.name = "pod".to_owned();
     pod.owner = reference;
+    pod.admitted = None;
     pod.labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     pod
 }
@@ -75,7 +89,7 @@ fn a_deployment(#[case] in_pod: &str, #[case] deployed: &str, #[case] revision: 
     let cluster = chain(&set, &of_set, &deployment, with_template(&template(deployed)));
     let pod = pod_of(Some(set), in_pod, &[]);
     let expected = ("Deployment".to_owned(), key.to_owned(), revision);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+    assert_eq!(climbed(&pod, &cluster), Some(expected));
 }
 
 /// Other webhooks rewrite images; the revision is what stays the same.
@@ -84,7 +98,7 @@ fn the_key_is_the_templates_image_not_the_rewritten_one_of_the_pod() {
     let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
     let cluster = chain(&set, &template("shop:v1"), &deployment, with_template(&template("shop:v1")));
     let pod = pod_of(Some(set), "mirror/shop@sha256:1", &[]);
-    let (_, key, revision) = climbed(&pod, &cluster, &mut Owners::new()).unwrap();
+    let (_, key, revision) = climbed(&pod, &cluster).unwrap();
     assert_eq!((key.as_str(), revision), ("shop:v1", Current));
 }
 
@@ -99,7 +113,7 @@ fn a_stateful_set(#[case] status: Value, #[case] hash: &str, #[case] revision: R
     let pod = pod_of(Some(set), "shop:pod", &[("controller-revision-hash", hash)]);
     let key = if revision == Current { "shop:v2" } else { "shop:pod" };
     let expected = ("StatefulSet".to_owned(), key.to_owned(), revision);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+    assert_eq!(climbed(&pod, &cluster), Some(expected));
 }
 
 #[rstest]
@@ -114,7 +128,7 @@ fn a_daemon_set(#[case] labels: &[(&str, &str)], #[case] revision: Revision) {
     });
     let cluster = BTreeMap::from([(set.clone(), Some(object))]);
     let pod = pod_of(Some(set), "shop:v2", labels);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().2, revision);
+    assert_eq!(climbed(&pod, &cluster).unwrap().2, revision);
 }
 
 #[test]
@@ -126,7 +140,7 @@ fn a_cron_job_through_its_job() {
     made["metadata"]["labels"]["job-name"] = json!("nightly-1");
     let pod = pod_of(Some(job.clone()), "shop:v1", &[]);
     let expected = ("CronJob".to_owned(), "shop:v1".to_owned(), Current);
-    assert_eq!(climbed(&pod, &chain(&job, &made, &cron, top), &mut Owners::new()), Some(expected));
+    assert_eq!(climbed(&pod, &chain(&job, &made, &cron, top)), Some(expected));
 }
 
 #[rstest]
@@ -142,7 +156,7 @@ fn an_argo_rollout(#[case] rollout: Value) {
     cluster.insert(borrowed, Some(with_template(&template("shop:v1"))));
     let pod = pod_of(Some(set), "shop:v1", &[]);
     let expected = ("Rollout".to_owned(), "shop:v1".to_owned(), Current);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+    assert_eq!(climbed(&pod, &cluster), Some(expected));
 }
 
 #[test]
@@ -150,7 +164,7 @@ fn an_unknown_kind_with_a_pod_template() {
     let set = owner("apps.kruise.io/v1beta1", "CloneSet", "web");
     let cluster = BTreeMap::from([(set.clone(), Some(with_template(&template("shop:v1"))))]);
     let pod = pod_of(Some(set), "shop:v1", &[]);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().0, "CloneSet");
+    assert_eq!(climbed(&pod, &cluster).unwrap().0, "CloneSet");
 }
 
 #[test]
@@ -158,7 +172,7 @@ fn an_owner_without_a_pod_template_ends_the_climb_below_it() {
     let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("example.org/v1", "Shop", "shop"));
     let cluster = chain(&set, &template("shop:v1"), &top, json!({ "spec": { "size": 3 } }));
     let pod = pod_of(Some(set), "shop:v1", &[]);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()).unwrap().0, "ReplicaSet");
+    assert_eq!(climbed(&pod, &cluster).unwrap().0, "ReplicaSet");
 }
 
 #[test]
@@ -167,13 +181,13 @@ fn an_owner_that_cannot_be_read_leaves_the_pod_itself() {
     let whole = json!({ "spec": { "containers": [{ "name": "app", "image": "shop:v1" }] } });
     let cluster = BTreeMap::from([(itself(&pod), Some(whole))]);
     let expected = ("Pod".to_owned(), "shop:v1".to_owned(), Current);
-    assert_eq!(climbed(&pod, &cluster, &mut Owners::new()), Some(expected));
+    assert_eq!(climbed(&pod, &cluster), Some(expected));
 }
 
 #[test]
 fn a_pod_that_is_gone_meanwhile_has_no_workload() {
     let pod = pod_of(None, "shop:v1", &[]);
-    assert_eq!(climbed(&pod, &Owners::new(), &mut Owners::new()), None);
+    assert_eq!(climbed(&pod, &Owners::new()), None);
 }
 
 #[test]
@@ -184,5 +198,5 @@ fn a_ring_of_owners_has_an_end() {
         (other.clone(), Some(owned_by(&one, &template("shop:v1")))),
     ]);
     let pod = pod_of(Some(one), "shop:v1", &[]);
-    assert!(climbed(&pod, &cluster, &mut Owners::new()).is_some());
+    assert!(climbed(&pod, &cluster).is_some());
 }

@@ -2,33 +2,46 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use migrations_api::{CurrentRun, DoneKey, How, Reason, RunRecord, RunResult};
+use migrations_api::{CurrentRun, DoneKey, How, Reason, RunRecord, RunResult, names};
 
 use super::Draft;
-use crate::due::{Due, blocked, given_up};
+use crate::due::{Attempt, Due, attempt, given_up};
 use crate::job::{self, RunIdentity};
-use crate::plan::{Effect, Event};
+use crate::plan::Effect;
 use crate::result::{Ended, Progress, progress};
-use crate::snapshot::{JobFacts, PodFacts};
+use crate::snapshot::{ContainerState, JobFacts, PodFacts};
 use crate::status::Standing;
 use crate::validate::Valid;
 
 /// How long a started Job may be without a Pod before that is told, in seconds.
 const NO_POD_AFTER: i64 = 15;
 
+/// What a run is made from, and what else is due.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'w> {
+    /// The spec.
+    pub(super) valid: &'w Valid,
+    /// What is due.
+    pub(super) due: &'w [Due<'w>],
+    /// Token of the newest run that was asked for.
+    pub(super) request: Option<&'w str>,
+}
+
 impl Draft<'_> {
     /// Moves the current run on. `wanted` is what a missing Job is made from; there is none while
     /// the spec is refused. `None`: there is no current run (any more).
-    pub(super) fn advance(&mut self, wanted: Option<(&Valid, &[Due<'_>])>) -> Option<Standing> {
+    pub(super) fn advance(&mut self, wanted: Option<Wanted<'_>>) -> Option<Standing> {
         let run = self.status.current.clone()?;
         let job = self.snapshot.jobs.iter().find(|job| job.name == run.job);
         match (&run.job_uid, job) {
             (None, None) => self.create(&run, wanted),
-            (None, Some(job)) => Some(self.bind(run, job)),
+            (None, Some(job)) => self.bind(run, job, wanted),
             (Some(uid), job) => {
                 let job = job.filter(|job| job.uid == *uid);
-                match job.filter(|job| job.suspended && job.outcome.is_none()) {
-                    Some(job) => Some(self.start(&run, job)),
+                let startable =
+                    |job: &&JobFacts| job.suspended && job.outcome.is_none() && run.given_up.is_none();
+                match job.filter(startable) {
+                    Some(job) => self.start(&run, job, wanted),
                     None => self.watch(&run, job, uid, wanted),
                 }
             }
@@ -37,13 +50,12 @@ impl Draft<'_> {
 
     /// The claim is written, its Job is not there: made from the same source as it stands, or the
     /// claim is given back because spec, template or what is due has changed.
-    fn create(&mut self, run: &CurrentRun, wanted: Option<(&Valid, &[Due<'_>])>) -> Option<Standing> {
+    fn create(&mut self, run: &CurrentRun, wanted: Option<Wanted<'_>>) -> Option<Standing> {
         let identity = identity(run);
-        let rendered = wanted.and_then(|(valid, due)| {
+        let rendered = wanted.and_then(|Wanted { valid, due, request }| {
             let due = due.iter().find(|due| due.key == run.key)?;
-            let template = due.source.workload.template;
-            let same = job::run_hash(valid, template) == run.run_hash;
-            same.then(|| job::render(valid, self.snapshot, template, &identity)).flatten()
+            let template = due.template(valid, request, &run.run_hash)?;
+            job::render(valid, self.snapshot, template, &identity)
         });
         let Some(job) = rendered else {
             self.status.current = None;
@@ -61,38 +73,54 @@ impl Draft<'_> {
 
     /// A Job of the claimed name exists: bound where it is this run's own, made again where it is a
     /// leftover of ours that never started, else left alone.
-    fn bind(&mut self, mut run: CurrentRun, job: &JobFacts) -> Standing {
+    fn bind(
+        &mut self,
+        mut run: CurrentRun,
+        job: &JobFacts,
+        wanted: Option<Wanted<'_>>,
+    ) -> Option<Standing> {
         let has_pod = self.snapshot.run_pods.iter().any(|pod| belongs(pod, &job.uid));
         if identity(&run).agrees(job, &self.snapshot.uid) && !job.terminating {
             run.job_uid = Some(job.uid.clone());
             self.status.current = Some(run.clone());
             return if job.suspended && job.outcome.is_none() {
-                self.start(&run, job)
+                self.start(&run, job, wanted)
             } else {
-                running(&run, "")
+                Some(running(&run, ""))
             };
         }
         let ours = job.owner_uid.as_deref() == Some(self.snapshot.uid.as_str());
         if ours && ((job.suspended && !has_pod) || job.terminating) {
             self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
-            return pending(&run);
+            return Some(pending(&run));
         }
-        Standing::stalled(
+        Some(Standing::stalled(
             Reason::ForeignJob,
             format!(
                 "Job {} exists, but is not the migration of {}; delete it with 'kubectl delete job {} -n {}'",
                 job.name, run.key, job.name, self.snapshot.namespace
             ),
-        )
+        ))
     }
 
-    /// The bound Job is let go, unless another run's Pod could still be at work.
-    fn start(&mut self, run: &CurrentRun, job: &JobFacts) -> Standing {
+    /// The bound Job is let go, unless another run's Pod could still be at work, the lock was lost
+    /// meanwhile, or nothing may start. `None`: the spec is refused.
+    fn start(&mut self, run: &CurrentRun, job: &JobFacts, wanted: Option<Wanted<'_>>) -> Option<Standing> {
         if job.terminating {
-            return pending(run);
+            return Some(pending(run));
         }
         if let Some(standing) = self.earlier_run(Some(&job.uid)) {
-            return standing;
+            return Some(standing);
+        }
+        let Wanted { valid, .. } = wanted?;
+        if valid.suspend {
+            return Some(Standing::stalled(
+                Reason::Suspended,
+                format!("migration of {} doesn't start while spec.suspend is true", run.key),
+            ));
+        }
+        if let Some(standing) = self.without_lock(valid) {
+            return Some(standing);
         }
         self.effects.push(Effect::StartJob {
             name: job.name.clone(),
@@ -100,7 +128,7 @@ impl Draft<'_> {
             resource_version: job.resource_version.clone(),
         });
         self.tell(false, Reason::Running, format!("migrating {} in Job {}", run.key, job.name));
-        running(run, "")
+        Some(running(run, ""))
     }
 
     /// The run was started: its result is recorded as soon as its container has ended.
@@ -109,28 +137,63 @@ impl Draft<'_> {
         run: &CurrentRun,
         job: Option<&JobFacts>,
         uid: &str,
-        wanted: Option<(&Valid, &[Due<'_>])>,
+        wanted: Option<Wanted<'_>>,
     ) -> Option<Standing> {
         let pods: Vec<_> = self.snapshot.run_pods.iter().filter(|pod| belongs(pod, uid)).collect();
-        match progress(job, &pods) {
-            Progress::Running => Some(running(run, "")),
+        let progress = progress(job, &pods, self.snapshot.policy.hide_output);
+        if let Some(why) = &run.given_up {
+            return self.give_up(run, job, &pods, progress, why);
+        }
+        match progress {
+            Progress::Running => {
+                self.mind_deadline(run);
+                Some(running(run, ""))
+            }
             Progress::NotStarted(why) => {
                 let why = self.why_not_started(run, &pods, why);
                 let stuck = !why.is_empty() && self.is_overtaken(run, wanted);
-                let Some(job) = job.filter(|job| !job.terminating && stuck) else {
-                    return Some(running(run, &why));
-                };
-                self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
-                let message = format!("given up before its container started: {why}");
-                let ended = Ended { result: RunResult::NotStarted, message, started: None, finished: None };
-                self.record(run, ended);
-                None
+                if job.is_some_and(|job| !job.terminating) && stuck {
+                    if let Some(current) = &mut self.status.current {
+                        current.given_up = Some(why.clone());
+                    }
+                    return self.give_up(run, job, &pods, Progress::NotStarted(String::new()), &why);
+                }
+                self.mind_deadline(run);
+                Some(running(run, &why))
             }
             Progress::Ended(ended) => {
                 self.record(run, ended);
                 None
             }
         }
+    }
+
+    /// Deletes the Job of a run that can't start, and waits until none of its Pods is unfinished: its
+    /// container may have started in that very moment, and then its result counts (contract §3).
+    fn give_up(
+        &mut self,
+        run: &CurrentRun,
+        job: Option<&JobFacts>,
+        pods: &[&PodFacts],
+        progress: Progress,
+        why: &str,
+    ) -> Option<Standing> {
+        if let Some(job) = job.filter(|job| !job.terminating && job.outcome.is_none()) {
+            self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
+        }
+        let over = job.is_none_or(|job| job.outcome.is_some()) && !pods.iter().any(|pod| pod.unfinished());
+        let started = pods.iter().filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
+        let started = started.filter(|it| !matches!(it.state, ContainerState::Waiting(_))).count() > 0;
+        match progress {
+            Progress::Ended(ended) if started => self.record(run, ended),
+            _ if over => {
+                let message = format!("given up before its container started: {why}");
+                let ended = Ended { result: RunResult::NotStarted, message, started: None, finished: None };
+                self.record(run, ended);
+            }
+            _ => return Some(running(run, &format!("{why}; it is being given up"))),
+        }
+        None
     }
 
     /// A Job that is refused its Pod, by a quota say, tells it in events alone.
@@ -143,17 +206,23 @@ impl Draft<'_> {
         format!("it has no Pod yet; 'kubectl describe job {job} -n {namespace}' shows why")
     }
 
-    /// Whether a run whose container can't start stands in the way of one that is due now. One that
-    /// was given up before doesn't count, else two of them would take turns for ever.
-    fn is_overtaken(&self, run: &CurrentRun, wanted: Option<(&Valid, &[Due<'_>])>) -> bool {
-        wanted.is_some_and(|(valid, due)| {
-            due.iter().any(|due| {
-                let run_hash = job::run_hash(valid, due.source.workload.template);
-                let changed = due.key != run.key || run_hash != run.run_hash;
-                let history = &self.status.history;
+    /// Whether a run whose container can't start is nobody's any more, or stands in the way of one that
+    /// is due now. One that was given up before doesn't count, else two of them would take turns for
+    /// ever.
+    fn is_overtaken(&self, run: &CurrentRun, wanted: Option<Wanted<'_>>) -> bool {
+        let Some(Wanted { valid, due, request }) = wanted else { return false };
+        if !due.iter().any(|due| due.key == run.key) {
+            return true;
+        }
+        let history = &self.status.history;
+        due.iter().any(|due| {
+            due.choose(valid, history, request).is_some_and(|choice| {
+                let changed = due.key != run.key
+                    || (choice.run_hash != run.run_hash && due.template(valid, request, &run.run_hash).is_none());
+                let attempt = attempt(history, due.key, &choice.run_hash, valid.backoff_limit, self.now);
                 changed
-                    && blocked(history, due.key, &run_hash).is_none()
-                    && !given_up(history, due.key, &run_hash)
+                    && matches!(attempt, Attempt::Now { .. })
+                    && !given_up(history, due.key, &choice.run_hash)
             })
         })
     }
@@ -161,27 +230,46 @@ impl Draft<'_> {
     /// The result goes into the status; Pods of a done key are released by that alone.
     fn record(&mut self, run: &CurrentRun, ended: Ended) {
         let Ended { result, message, started, finished } = ended;
-        let CurrentRun { key, image, job, attempt, run_hash, started: claimed, .. } = run.clone();
+        let CurrentRun { key, image, job, attempt, run_hash, failures, started: claimed, .. } = run.clone();
+        let attempts = failures.saturating_add(1);
         let (warning, reason, note) = match result {
             RunResult::Succeeded => {
-                self.status.done.insert(0, DoneKey::new(key.clone(), image.clone(), How::Succeeded));
-                self.status.last_successful_migration = Some(image.clone());
+                self.record_success(&key, &image);
                 let took = took(started, finished);
                 (false, Reason::UpToDate, format!("migrated {key} in Job {job}{took}"))
             }
             RunResult::NotStarted => (true, Reason::Pending, format!("migration of {key}: {message}")),
-            // Told by the standing that it leads to.
-            RunResult::Failed | RunResult::Unknown => (true, Reason::Failed, String::new()),
+            RunResult::Failed => {
+                (true, Reason::Failed, format!("migration of {key} failed (Job {job}, attempt {attempts}): {message}"))
+            }
+            RunResult::Unknown => {
+                (true, Reason::Unknown, format!("migration of {key} (Job {job}) left no result: {message}"))
+            }
         };
-        if !note.is_empty() {
-            self.tell(warning, reason, note);
-        }
+        self.failure_told = matches!(result, RunResult::Failed | RunResult::Unknown);
+        self.tell(warning, reason, note);
         let started = started.map_or(claimed, MicroTime);
         let finished = MicroTime(finished.unwrap_or(self.now));
+        // Attempts at the same are one record: the last of them, and how many there were.
+        let newest = self.status.history.iter().position(|record| record.key == key);
+        let same = |record: &RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
+        if let Some(index) = newest.filter(|index| failures > 0 && self.status.history.get(*index).is_some_and(same)) {
+            self.status.history.remove(index);
+        }
         let record =
-            RunRecord { key, image, job, attempt, attempts: 1, run_hash, started, finished, result, message };
+            RunRecord { key, image, job, attempt, attempts, run_hash, started, finished, result, message };
         self.status.history.insert(0, record);
         self.status.current = None;
+    }
+
+    /// What is tied to the key stays tied.
+    fn record_success(&mut self, key: &str, image: &str) {
+        let done = &mut self.status.done;
+        let before = done.iter().position(|one| one.key == key).map(|index| done.remove(index));
+        let mut record = DoneKey::new(key.to_owned(), image.to_owned(), How::Succeeded);
+        record.revisions = before.map(|before| before.revisions).unwrap_or_default();
+        done.insert(0, record);
+        self.status.last_successful_migration = Some(image.to_owned());
     }
 
     /// Nothing starts while a Pod of any other run of this Migrator is unfinished, whosever it is,
@@ -198,10 +286,6 @@ impl Draft<'_> {
                 format!("{what} of an earlier run is not finished; nothing starts beside it"),
             )
         })
-    }
-
-    fn tell(&mut self, warning: bool, reason: Reason, note: String) {
-        self.events.push(Event { warning, reason, note, workload: self.status.source.clone() });
     }
 }
 

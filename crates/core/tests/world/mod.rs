@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use migrations_api::conditions::READY;
-use migrations_api::{MigratorSpec, MigratorStatus, names};
+use migrations_api::{DoneKey, MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
-    ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, OwnerRef, Owners, PodFacts,
+    Admitted, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder, OwnerRef, Owners, PodFacts,
     Policy, Requests, Snapshot, Termination,
 };
 use migrations_core::validate::validate;
+use migrations_protocol::Container;
 use serde_json::{Value, json};
 
 /// Name of the Pod of a run that isn't this Migrator's.
@@ -47,6 +48,8 @@ impl World {
         let spec = json!({
             "selector": { "matchLabels": { "app": "shop" } },
             "command": ["python", "manage.py", "migrate"],
+            // Tests of attempts say how many they want.
+            "backoffLimit": 0,
         });
         Self {
             spec: serde_json::from_value(spec).unwrap(),
@@ -64,6 +67,12 @@ impl World {
             started: Vec::new(),
             clock: 1_000_000_000,
         }
+    }
+
+    /// Time passes.
+    pub(crate) fn wait(&mut self, seconds: i64) -> &mut Self {
+        self.clock += seconds;
+        self
     }
 
     fn now(&mut self) -> Timestamp {
@@ -96,6 +105,7 @@ impl World {
         let created = self.now();
         let name = format!("{deployment}-{}-{}", hash(image), self.clock);
         let replica_set = format!("{deployment}-{}", hash(image));
+        let revision = format!("uid-{replica_set}/{}", hash(image));
         self.pods.push(PodFacts {
             uid: format!("uid-{name}"),
             name,
@@ -109,11 +119,8 @@ impl World {
             phase: "Pending".to_owned(),
             containers: vec![waiting("app", image)],
             init_containers: vec![waiting("migrate-wait-shop", "waiter")],
-            no_wait: false,
-            unschedulable: None,
-            node: None,
-            claims: Vec::new(),
-            admitted: None,
+            admitted: Some(admitted(image, Some(revision))),
+            ..PodFacts::default()
         });
         self.pods.last_mut().unwrap()
     }
@@ -221,8 +228,13 @@ impl World {
                 let bound = self.status.current.as_ref().and_then(|run| run.job_uid.clone());
                 assert_eq!(bound.as_ref(), Some(uid), "started unbound");
                 if let Some(job) = self.jobs.iter_mut().find(|job| job.name == *name && job.uid == *uid) {
-                    let done = self.status.done.iter().any(|done| Some(&done.key) == job.key.as_ref());
-                    assert!(!done, "S3: started again after its success");
+                    let done = |done: &&DoneKey| Some(&done.key) == job.key.as_ref();
+                    let again = self.status.done.iter().find(done).is_some_and(|done| !done.rerun);
+                    assert!(!again, "S3: started again after its success");
+                    if let Some(lock) = &self.spec.lock {
+                        let held = self.locks.iter().any(|held| held.holder.uid == "uid-shop");
+                        assert!(held, "started without the lock {lock}");
+                    }
                     job.suspended = false;
                     self.started.push(job.key.clone().unwrap());
                     let pod = run_pod(job);
@@ -232,6 +244,28 @@ impl World {
             Effect::DeleteJob { name, uid } => {
                 self.jobs.retain(|job| job.name != *name || job.uid != *uid);
                 self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
+            }
+            Effect::EndPod { uid, .. } => {
+                let pod = self.run_pods.iter_mut().find(|pod| pod.uid == *uid);
+                pod.unwrap().phase = "Failed".to_owned();
+            }
+            Effect::DeletePod { uid, .. } => {
+                let index = self.pods.iter().position(|pod| pod.uid == *uid).unwrap();
+                let deleted = self.pods.remove(index);
+                assert!(!deleted.application_started(), "deleted a Pod that serves");
+            }
+            Effect::TakeLock { lease, found } => {
+                let before = self.locks.iter().position(|lock| lock.lease == *lease);
+                assert_eq!(before.is_some(), found.is_some(), "the lease is not as it was found");
+                if let Some(index) = before {
+                    assert!(self.locks.remove(index).abandoned, "took a lock that is held");
+                }
+                self.locks.push(lock(lease, "uid-shop"));
+            }
+            Effect::ReleaseLock { lease, .. } => {
+                let unfinished = self.run_pods.iter().any(PodFacts::unfinished);
+                assert!(!unfinished, "gave a lock back beside an unfinished Pod");
+                self.locks.retain(|lock| lock.lease != *lease);
             }
         }
     }
@@ -310,6 +344,27 @@ impl World {
     }
 }
 
+/// What admission wrote into a Pod's waiter.
+pub(crate) fn admitted(image: &str, revision: Option<String>) -> Admitted {
+    let app = Container { name: "app".to_owned(), image: image.to_owned() };
+    Admitted { containers: vec![app], revision }
+}
+
+/// A lock as held by the Migrator with that uid.
+pub(crate) fn lock(lease: &str, holder: &str) -> LockFacts {
+    LockFacts {
+        lease: lease.to_owned(),
+        uid: format!("uid-{lease}"),
+        resource_version: "1".to_owned(),
+        holder: LockHolder {
+            namespace: "elsewhere".to_owned(),
+            name: "other".to_owned(),
+            uid: holder.to_owned(),
+        },
+        abandoned: false,
+    }
+}
+
 /// The application starts.
 pub(crate) fn serve(pod: &mut PodFacts) {
     pod.phase = "Running".to_owned();
@@ -362,9 +417,6 @@ pub(crate) fn run_pod(job: &JobFacts) -> PodFacts {
         containers: vec![waiting("migrations", job.key.as_deref().unwrap_or_default())],
         init_containers: Vec::new(),
         no_wait: true,
-        unschedulable: None,
-        node: None,
-        claims: Vec::new(),
-        admitted: None,
+        ..PodFacts::default()
     }
 }

@@ -1,0 +1,145 @@
+//! What is recorded as done without a run, which revisions are tied to it, and what is forgotten
+//! (contract §3, §5).
+
+use migrations_api::{DoneKey, How, RerunOn};
+
+use super::Draft;
+use crate::due::is_done;
+use crate::survey::{Member, Survey};
+use crate::validate::Valid;
+use crate::workload::Revision;
+
+/// How many ended runs the status keeps.
+const HISTORY: usize = 10;
+
+/// How many done keys the status keeps beyond those that Pods still have, and how many revisions of
+/// each.
+const DONE: usize = 10;
+
+impl Draft<'_> {
+    /// The original kept one image as its only memory: it stays done. Where that is `spec.image`, which
+    /// is no Pod's, whatever has started by then is done.
+    pub(super) fn adopt_original(&mut self, surveyed: Option<(&Valid, &Survey<'_>)>) {
+        if !self.status.done.is_empty() || !self.status.history.is_empty() {
+            return;
+        }
+        let Some(image) = self.status.last_successful_migration.clone() else { return };
+        self.status.done.push(DoneKey::new(image.clone(), image.clone(), How::Succeeded));
+        let Some((valid, survey)) = surveyed else { return };
+        self.status.run_image.clone_from(&valid.run.image);
+        if valid.run.image.as_ref() == Some(&image) {
+            for member in survey.members.iter().filter(|member| member.pod.application_started()) {
+                self.baseline(member);
+            }
+        }
+    }
+
+    /// An image that someone says is migrated: a database mended by hand, or restored.
+    pub(super) fn record_marks(&mut self, valid: &Valid, survey: &Survey<'_>) {
+        let Some(image) = self.snapshot.requests.done.clone() else { return };
+        let keys: Vec<_> = match valid.rerun_on {
+            RerunOn::Image => vec![image.clone()],
+            RerunOn::Template => survey
+                .members
+                .iter()
+                .filter(|member| member.origin.image == image)
+                .map(|member| member.origin.key.clone())
+                .collect(),
+        };
+        for key in keys {
+            if !is_done(&self.status.done, &key) {
+                self.status.done.insert(0, DoneKey::new(key, image.clone(), How::Marked));
+            }
+        }
+    }
+
+    /// Pods that serve from an older revision prove that it needs no run; recorded, so that they can
+    /// always be replaced. Not where the newest revision has the same key (a restart of Pods that are
+    /// older than the gate): that one gets its run.
+    pub(super) fn record_baselines(&mut self, survey: &Survey<'_>) {
+        let of = |revision| survey.members.iter().filter(move |it| it.origin.revision == revision);
+        for member in of(Revision::Older).filter(|member| member.pod.application_started()) {
+            let newest = of(Revision::Current).any(|it| it.origin.key == member.origin.key);
+            if !newest && !member.released(&self.status.done) {
+                self.baseline(member);
+            }
+        }
+    }
+
+    fn baseline(&mut self, member: &Member<'_>) {
+        let key = &member.origin.key;
+        if !is_done(&self.status.done, key) {
+            self.status.done.push(DoneKey::new(key.clone(), member.origin.image.clone(), How::Baseline));
+        }
+    }
+
+    /// Another `spec.image` makes what is deployed due once more, and holds nobody.
+    pub(super) fn notice_run_image(&mut self, valid: &Valid, survey: &Survey<'_>) {
+        if self.status.run_image == valid.run.image {
+            return;
+        }
+        self.status.run_image.clone_from(&valid.run.image);
+        self.rerun(survey, |one| {
+            let wanted = valid.run.image.as_ref().unwrap_or(&one.key);
+            one.how == How::Succeeded && one.image != *wanted
+        });
+    }
+
+    /// Makes the done keys of what is deployed due once more, where `which` says so.
+    pub(super) fn rerun(&mut self, survey: &Survey<'_>, which: impl Fn(&DoneKey) -> bool) {
+        let deployed = |key: &str| {
+            survey.members.iter().any(|it| it.current() && it.leads && it.origin.key == key)
+        };
+        for one in self.status.done.iter_mut().filter(|one| which(one)) {
+            one.rerun |= deployed(&one.key);
+        }
+    }
+
+    /// Ties revisions to done keys where the image that admission saw doesn't release their Pods:
+    /// another webhook rewrote it, the key is more than an image, or the Pods follow others. What they
+    /// follow are the keys of the Pods that lead, all of them done.
+    pub(super) fn tie_revisions(&mut self, survey: &Survey<'_>) {
+        let name = &self.snapshot.name;
+        let mut leading = survey.members.iter().filter(|it| it.current() && it.leads).peekable();
+        let followed = leading.peek().map(|member| member.origin.key.clone());
+        let followed = followed.filter(|_| leading.all(|it| it.released(&self.status.done)));
+        for member in survey.members.iter().filter(|member| member.waits(name)) {
+            let Some(id) = &member.origin.id else { continue };
+            let done = &self.status.done;
+            let key = if is_done(done, &member.origin.key) {
+                if member.released_by_image(done) { continue } else { &member.origin.key }
+            } else if !member.leads && member.current() && !member.released(done) {
+                let Some(followed) = &followed else { continue };
+                followed
+            } else {
+                continue;
+            };
+            let key = key.clone();
+            if let Some(one) = self.status.done.iter_mut().find(|one| one.key == key)
+                && !one.revisions.contains(id)
+            {
+                one.revisions.insert(0, id.clone());
+            }
+        }
+    }
+
+    /// Keeps the newest, and whatever a Pod still names (contract §5, S5).
+    pub(super) fn trim(&mut self, survey: &Survey<'_>) {
+        let names = |id: &String| survey.members.iter().any(|member| member.origin.id.as_ref() == Some(id));
+        for one in &mut self.status.done {
+            let mut kept = 0;
+            one.revisions.retain(|id| {
+                kept += 1;
+                kept <= DONE || names(id)
+            });
+        }
+        let mut kept = 0;
+        self.status.done.retain(|one| {
+            kept += 1;
+            kept <= DONE
+                || survey.members.iter().any(|member| member.origin.key == one.key)
+                || one.revisions.iter().any(names)
+        });
+        self.status.history.truncate(HISTORY);
+    }
+}

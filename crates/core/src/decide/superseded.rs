@@ -1,0 +1,90 @@
+//! Pods that wait for what will never be run: their workload has gone on (contract §3).
+
+use std::collections::BTreeMap;
+
+use migrations_api::{Reason, Source, SupersededRevision};
+
+use super::Draft;
+use crate::plan::{Effect, Event};
+use crate::survey::{Member, Survey};
+use crate::workload::{Revision, left_alone};
+
+impl Draft<'_> {
+    /// Says so in the status, for their waiters; deletes those that nobody would replace; and tells of
+    /// Jobs, which nobody will replace at all.
+    pub(super) fn supersede(&mut self, survey: &Survey<'_>) {
+        let name = &self.snapshot.name;
+        // What is deployed has the same key: its run releases them too.
+        let awaited = |key: &str| survey.members.iter().any(|it| it.current() && it.origin.key == key);
+        let superseded = survey.members.iter().filter(|member| {
+            member.origin.revision == Revision::Older
+                && member.waits(name)
+                && !member.released(&self.status.done)
+                && !awaited(&member.origin.key)
+        });
+        let mut revisions: BTreeMap<&String, String> = BTreeMap::new();
+        for member in superseded {
+            let Some(workload) = &member.origin.workload else { continue };
+            if left_alone(member.pod, workload) {
+                let Member { pod, origin, .. } = member;
+                self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+                self.events.push(Event {
+                    warning: false,
+                    reason: Reason::Superseded,
+                    note: format!(
+                        "deleted Pod {}, whose application never started: {} {} has gone on from {} and wouldn't \
+                         replace it by itself",
+                        pod.name, origin.reference.kind, origin.reference.name, origin.key
+                    ),
+                    workload: Some(source(member)),
+                });
+                continue;
+            }
+            let Some(id) = &member.origin.id else { continue };
+            let reason = reason(member);
+            let known = self.snapshot.status.superseded.iter().any(|one| one.revision == *id);
+            if !known && !revisions.contains_key(id) && !workload.long_running {
+                self.events.push(Event {
+                    warning: true,
+                    reason: Reason::Superseded,
+                    note: format!("Pod {} waits in vain: {reason}", member.pod.name),
+                    workload: Some(source(member)),
+                });
+            }
+            revisions.insert(id, reason);
+        }
+        self.status.superseded = revisions
+            .into_iter()
+            .map(|(revision, reason)| SupersededRevision { revision: revision.clone(), reason })
+            .collect();
+    }
+}
+
+/// What replaced the Pod's revision, and the way out.
+fn reason(member: &Member<'_>) -> String {
+    let Member { pod, origin, .. } = member;
+    let (kind, name, key) = (&origin.reference.kind, &origin.reference.name, &origin.key);
+    match pod.owner.as_ref().filter(|owner| owner.kind == "Job") {
+        Some(job) => format!(
+            "{kind} {name} has gone on from {key}, whose migrations were never run; delete Job {} with 'kubectl \
+             delete job {}', or set the {kind} back to have them run",
+            job.name, job.name
+        ),
+        None => format!(
+            "{kind} {name} has gone on from {key}, whose migrations were never run; a new Pod takes this one's \
+             place, and setting the {kind} back would have them run"
+        ),
+    }
+}
+
+fn source(member: &Member<'_>) -> Source {
+    let origin = &member.origin;
+    Source {
+        api_version: origin.reference.api_version.clone(),
+        kind: origin.reference.kind.clone(),
+        name: origin.reference.name.clone(),
+        uid: origin.reference.uid.clone(),
+        pod: member.pod.name.clone(),
+        revision: origin.id.clone(),
+    }
+}
