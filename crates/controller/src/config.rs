@@ -13,6 +13,16 @@ pub struct Config {
     #[arg(long, env = "POD_NAMESPACE", default_value = names::OPERATOR_NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
 
+    /// Name of a lock that holds for Migrators of all namespaces; may be given several times. Others
+    /// hold within the namespace of the Migrators that name them
+    #[arg(long = "shared-lock", env = "SHARED_LOCKS", value_delimiter = ',', value_name = "NAME")]
+    pub shared_locks: Vec<String>,
+
+    /// Keep the output of failed runs out of statuses, events and the logs of waiting Pods: it may
+    /// hold secrets. It stays in the log of the run's own Pod
+    #[arg(long, env = "HIDE_RUN_OUTPUT")]
+    pub hide_run_output: bool,
+
     /// Where probes and metrics are served
     #[command(flatten)]
     pub probes: Probes,

@@ -2,19 +2,25 @@
 //! only writer of what plans speak of. That someone else was faster is an outcome, not an error.
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
-use migrations_api::{Migrator, names};
+use migrations_api::{Migrator, MigratorStatus, names};
 use migrations_core::plan::{Effect, Plan};
 use serde_json::json;
+
+use crate::locks::Locks;
 
 /// What became of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All of it is done.
     Done,
-    /// Something had changed since it was read; the rest was left undone. Time to look again.
+    /// Something had changed since it was read; nothing was done. Time to look again.
     Outdated,
+    /// The status is written, then something had changed; the rest was left undone. Time to look
+    /// again.
+    Interrupted,
     /// The API server refuses the run's Job, with what it says.
     JobRefused(String),
 }
@@ -34,44 +40,89 @@ pub enum Error {
     /// The Job was not deleted.
     #[error("cannot delete Job {0}")]
     Delete(String, #[source] kube::Error),
+    /// A Pod was not ended or deleted.
+    #[error("cannot end Pod {0}")]
+    Pod(String, #[source] kube::Error),
+    /// A lock was not taken or given back.
+    #[error("cannot change lease {0}")]
+    Lock(String, #[source] kube::Error),
     /// An object of ours has no JSON form.
     #[error("cannot encode the object")]
     Encode(#[from] serde_json::Error),
 }
 
-/// Carries out `plan`, made for `migrator` as read.
-pub async fn execute(client: &Client, migrator: &Migrator, plan: &Plan) -> Result<Outcome, Error> {
-    let namespace = migrator.namespace().unwrap_or_default();
-    if let Some(status) = &plan.status {
+/// Carries out plans.
+pub struct Executor {
+    /// For all writes.
+    pub client: Client,
+    /// Takes and gives back locks.
+    pub locks: Locks,
+}
+
+impl Executor {
+    /// Carries out `plan`, made for `migrator` as read.
+    pub async fn execute(&self, migrator: &Migrator, plan: &Plan) -> Result<Outcome, Error> {
+        if let Some(status) = &plan.status
+            && !self.write_status(migrator, status).await?
+        {
+            return Ok(Outcome::Outdated);
+        }
+        for effect in &plan.effects {
+            let outcome = self.carry_out(migrator, effect).await?;
+            if outcome == Outcome::Outdated && plan.status.is_some() {
+                return Ok(Outcome::Interrupted);
+            }
+            if outcome != Outcome::Done {
+                return Ok(outcome);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Whether it was still as read: of two writers one is told to look again.
+    async fn write_status(&self, migrator: &Migrator, status: &MigratorStatus) -> Result<bool, Error> {
         let mut written = migrator.clone();
-        written.status = Some((**status).clone());
-        // The version that it was read at goes along: of two writers one is told to look again.
+        written.status = Some(status.clone());
         written.meta_mut().managed_fields = None;
-        let api = Api::<Migrator>::namespaced(client.clone(), &namespace);
+        let namespace = migrator.namespace().unwrap_or_default();
+        let api = Api::<Migrator>::namespaced(self.client.clone(), &namespace);
         let parameters =
             PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.replace_status(&migrator.name_any(), &parameters, &written).await {
-            Ok(_) => {}
-            Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(Outcome::Outdated),
-            Err(error) => return Err(Error::Status(error)),
+            Ok(_) => Ok(true),
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),
+            Err(error) => Err(Error::Status(error)),
         }
     }
-    let jobs = Api::<Job>::namespaced(client.clone(), &namespace);
-    for effect in &plan.effects {
-        let outcome = match effect {
+
+    async fn carry_out(&self, migrator: &Migrator, effect: &Effect) -> Result<Outcome, Error> {
+        let namespace = migrator.namespace().unwrap_or_default();
+        let jobs = || Api::<Job>::namespaced(self.client.clone(), &namespace);
+        let pods = || Api::<Pod>::namespaced(self.client.clone(), &namespace);
+        match effect {
             Effect::CreateJob(job) => {
-                create(client, &namespace, serde_json::from_value((**job).clone())?).await?
+                create(&self.client, &namespace, serde_json::from_value((**job).clone())?).await
             }
             Effect::StartJob { name, uid, resource_version } => {
-                start(&jobs, name, uid, resource_version).await?
+                start(&jobs(), name, uid, resource_version).await
             }
-            Effect::DeleteJob { name, uid } => delete(&jobs, name, uid).await?,
-        };
-        if outcome != Outcome::Done {
-            return Ok(outcome);
+            Effect::DeleteJob { name, uid } => {
+                delete(&jobs(), name, uid).await.map_err(|error| Error::Delete(name.clone(), error))
+            }
+            Effect::EndPod { name, uid } => end(&pods(), name, uid).await,
+            Effect::DeletePod { name, uid } => {
+                delete(&pods(), name, uid).await.map_err(|error| Error::Pod(name.clone(), error))
+            }
+            Effect::TakeLock { lease, found } => {
+                done_unless_outdated(self.locks.take(lease, found.as_ref(), migrator).await)
+                    .map_err(|error| Error::Lock(lease.clone(), error))
+            }
+            Effect::ReleaseLock { lease, found } => {
+                done_unless_outdated(self.locks.release(lease, found).await)
+                    .map_err(|error| Error::Lock(lease.clone(), error))
+            }
         }
     }
-    Ok(Outcome::Done)
 }
 
 /// Created from raw JSON: the typed Job of this build may lack fields that the template has.
@@ -106,13 +157,37 @@ async fn start(jobs: &Api<Job>, name: &str, uid: &str, resource_version: &str) -
     }
 }
 
-async fn delete(jobs: &Api<Job>, name: &str, uid: &str) -> Result<Outcome, Error> {
+/// With its dependents, in the background.
+async fn delete<K>(api: &Api<K>, name: &str, uid: &str) -> Result<Outcome, kube::Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
     let mut parameters = DeleteParams::background();
     parameters.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    match jobs.delete(name, &parameters).await {
+    match api.delete(name, &parameters).await {
         Ok(_) => Ok(Outcome::Done),
         Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Done),
-        Err(error) => Err(Error::Delete(name.to_owned(), error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A Pod whose time is up is ended by its kubelet, and its logs stay.
+async fn end(pods: &Api<Pod>, name: &str, uid: &str) -> Result<Outcome, Error> {
+    let patch = json!({ "metadata": { "uid": uid }, "spec": { "activeDeadlineSeconds": 1 } });
+    let parameters =
+        PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match pods.patch(name, &parameters, &Patch::Merge(patch)).await {
+        Ok(_) => Ok(Outcome::Done),
+        Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Done),
+        Err(error) => Err(Error::Pod(name.to_owned(), error)),
+    }
+}
+
+fn done_unless_outdated(result: Result<(), kube::Error>) -> Result<Outcome, kube::Error> {
+    match result {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Outdated),
+        Err(error) => Err(error),
     }
 }
 

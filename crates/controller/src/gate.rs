@@ -11,7 +11,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::names;
 use migrations_core::entries::{Endpoint, Gated, configurations, differ, entry_name, is_excluded};
-use migrations_core::snapshot::Gate;
+use migrations_core::snapshot::{Gate, Requests};
 use migrations_core::validate::validate;
 use migrations_process::probes::Part;
 use serde_json::{Value, json};
@@ -160,6 +160,7 @@ impl GateKeeper {
             namespace,
             spec: &migrator.spec,
             status: migrator.status.as_ref(),
+            open: Requests::of(migrator).open,
         });
         let mut faults: HashMap<String, String> = HashMap::new();
         for (name, entries) in configurations(requests, &endpoint) {

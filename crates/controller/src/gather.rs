@@ -1,6 +1,7 @@
 //! Reads what a decision may use. Pods, Jobs and Migrators come from the watches; before anything is
 //! changed they are read again from the API server, so that nothing is done on an old view.
 
+mod locks;
 mod owners;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
+use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
 use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Policy, Requests, Snapshot};
@@ -15,7 +17,10 @@ use migrations_core::validate::Valid;
 
 pub use owners::OwnerReader;
 
+use crate::locks::Locks;
+use crate::watch::Guarded;
 use crate::watch::jobs::JobWatch;
+use crate::watch::locks::LockWatch;
 use crate::watch::pods::{PodWatches, Seen};
 
 /// Something could not be read that a decision can't do without.
@@ -30,6 +35,9 @@ pub enum Error {
     /// Its runs' Pods.
     #[error("cannot list the Pods of its runs")]
     RunPods(#[source] kube::Error),
+    /// Its lock.
+    #[error("cannot read the lock")]
+    Lock(#[source] kube::Error),
     /// An owner of a Pod, for a reason that may pass.
     #[error("cannot read {kind} {name}")]
     Owner {
@@ -61,6 +69,14 @@ pub struct Gatherer {
     pub jobs: JobWatch,
     /// Reads owners.
     pub owners: OwnerReader,
+    /// All Migrators.
+    pub migrators: Store<Guarded>,
+    /// Reads locks.
+    pub locks: Locks,
+    /// The watch of locks.
+    pub lock_watch: LockWatch,
+    /// What the operator's administrator has settled.
+    pub policy: Policy,
 }
 
 impl Gatherer {
@@ -78,16 +94,37 @@ impl Gatherer {
             None => Some(Seen { matching: Vec::new(), of_runs: Vec::new() }),
         };
         let Some(Seen { matching, of_runs }) = seen else { return Ok(None) };
-        let container = valid.and_then(|valid| valid.container.as_deref());
-        let owners = self.owners.of(&namespace, &matching, container).await?;
-        let jobs = self.jobs.of(&namespace, &name);
-        let snapshot = snapshot(migrator, matching, owners, jobs, of_runs, gate, create_refused);
+        let mut snapshot = Snapshot {
+            uid: migrator.uid().unwrap_or_default(),
+            generation: migrator.metadata.generation,
+            status: migrator.status.clone().unwrap_or_default(),
+            pods: matching,
+            owners: Owners::new(),
+            jobs: self.jobs.of(&namespace, &name),
+            run_pods: of_runs,
+            gate,
+            create_refused,
+            claims: BTreeMap::new(),
+            requests: Requests::of(migrator),
+            locks: Vec::new(),
+            policy: self.policy.clone(),
+            namespace,
+            name,
+        };
+        snapshot.locks = self.watched_locks(&snapshot, valid);
+        if let Some(valid) = valid {
+            self.owners.read_into(&mut snapshot, valid).await?;
+        }
         Ok(Some(Gathered { migrator: migrator.clone(), snapshot }))
     }
 
     /// The same surroundings with the Migrator and all of its runs read again: what exactly-once
     /// depends on. `None`: the Migrator is gone, or another of its name.
-    pub async fn read_again(&self, before: Gathered) -> Result<Option<Gathered>, Error> {
+    pub async fn read_again(
+        &self,
+        before: Gathered,
+        valid: Option<&Valid>,
+    ) -> Result<Option<Gathered>, Error> {
         let Gathered { migrator, snapshot: before } = before;
         let api = Api::<Migrator>::namespaced(self.client.clone(), &before.namespace);
         let read = api.get_opt(&before.name).await.map_err(Error::Migrator)?;
@@ -102,43 +139,16 @@ impl Gatherer {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &before.namespace);
         let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
         let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
-        let snapshot = snapshot(
-            &fresh,
-            before.pods,
-            before.owners,
-            jobs.iter().map(JobFacts::from).collect(),
-            run_pods.iter().map(PodFacts::from).collect(),
-            before.gate,
-            before.create_refused,
-        );
+        let locks = self.read_locks(&before, valid).await?;
+        let snapshot = Snapshot {
+            generation: fresh.metadata.generation,
+            status: fresh.status.clone().unwrap_or_default(),
+            jobs: jobs.iter().map(JobFacts::from).collect(),
+            run_pods: run_pods.iter().map(PodFacts::from).collect(),
+            requests: Requests::of(&fresh),
+            locks,
+            ..before
+        };
         Ok(Some(Gathered { migrator: fresh, snapshot }))
-    }
-}
-
-fn snapshot(
-    migrator: &Migrator,
-    pods: Vec<PodFacts>,
-    owners: Owners,
-    jobs: Vec<JobFacts>,
-    run_pods: Vec<PodFacts>,
-    gate: Gate,
-    create_refused: Option<String>,
-) -> Snapshot {
-    Snapshot {
-        namespace: migrator.namespace().unwrap_or_default(),
-        name: migrator.name_any(),
-        uid: migrator.uid().unwrap_or_default(),
-        generation: migrator.metadata.generation,
-        status: migrator.status.clone().unwrap_or_default(),
-        pods,
-        owners,
-        jobs,
-        run_pods,
-        gate,
-        create_refused,
-        claims: BTreeMap::new(),
-        requests: Requests::of(migrator),
-        locks: Vec::new(),
-        policy: Policy::default(),
     }
 }

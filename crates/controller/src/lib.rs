@@ -6,6 +6,7 @@ pub mod config;
 pub mod execute;
 pub mod gate;
 pub mod gather;
+pub mod locks;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
@@ -17,16 +18,20 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use kube::Client;
 use kube::runtime::controller::{self, applier};
+use migrations_core::snapshot::Policy;
 use migrations_process::probes::Part;
 use migrations_process::shutdown::Shutdown;
 use tokio::sync::watch as channel;
 
+use crate::execute::Executor;
 use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
+use crate::locks::Locks;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
 use crate::watch::jobs::JobWatch;
+use crate::watch::locks::LockWatch;
 use crate::watch::pods::PodWatches;
 
 /// How many Migrators are looked at at once. Each look is a handful of requests; more would only
@@ -53,7 +58,7 @@ pub struct Parts {
 pub const PARTS: [&str; 3] = ["Migrators listed", "Jobs listed", "webhook entries in place"];
 
 /// Runs until `shutdown` is requested.
-pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shutdown) {
+pub async fn run(client: Client, namespace: String, policy: Policy, parts: Parts, shutdown: Shutdown) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
     let pods = PodWatches::new(client.clone(), queue.clone());
@@ -78,12 +83,24 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         queue.clone(),
         parts.migrators,
     );
-    let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue, parts.jobs);
+    let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue.clone(), parts.jobs);
+    let locks = Locks::new(client.clone(), &namespace);
+    let lock_watch = LockWatch::default();
+    let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
     let keep_certificates = keep_certificates(client.clone(), namespace, publish);
 
     let context = Arc::new(Context {
-        client: client.clone(),
-        gatherer: Gatherer { client: client.clone(), pods, jobs, owners: OwnerReader::new(client.clone()) },
+        executor: Executor { client: client.clone(), locks: locks.clone() },
+        gatherer: Gatherer {
+            client: client.clone(),
+            pods,
+            jobs,
+            owners: OwnerReader::new(client.clone()),
+            migrators: migrators.clone(),
+            locks,
+            lock_watch,
+            policy,
+        },
         gates,
         report: Report::new(client),
         memory: Mutex::new(HashMap::new()),
@@ -92,7 +109,7 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         queued.recv().await.map(|migrator| (Ok::<_, std::convert::Infallible>(migrator), queued))
     });
     let config = controller::Config::default().concurrency(CONCURRENCY);
-    let looks = applier(
+    let reconciled = applier(
         |migrator, context| Box::pin(reconcile(migrator, context)),
         after_fault,
         context,
@@ -104,13 +121,14 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         // Before the first list nothing is in the store: a look would take everything for gone.
         if migrators.wait_until_ready().await.is_ok() {
             // Faults are told where they are handled; a Migrator that is gone is none.
-            looks.for_each(|_| std::future::ready(())).await;
+            reconciled.for_each(|_| std::future::ready(())).await;
         }
     };
     tokio::select! {
         () = work => {}
         () = follow_migrators => {}
         () = follow_jobs => {}
+        () = follow_locks => {}
         () = keeper.run() => {}
         () = keep_certificates => {}
         () = shutdown.requested() => {}

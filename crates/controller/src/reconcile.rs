@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
-use kube::{Client, ResourceExt};
 use migrations_core::decide::decide;
 use migrations_core::validate::validate;
 
-use crate::execute::{self, Outcome, execute};
+use crate::execute::{self, Executor, Outcome};
 use crate::gate::Gates;
 use crate::gather::{self, Gatherer};
 use crate::report::Report;
@@ -38,8 +38,8 @@ pub enum Error {
 
 /// What a look needs.
 pub struct Context {
-    /// For writes.
-    pub client: Client,
+    /// Carries out plans.
+    pub executor: Executor,
     /// For facts.
     pub gatherer: Gatherer,
     /// Which Migrators' Pods are held.
@@ -80,18 +80,18 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         return Ok(plan.look_again.map_or_else(Action::await_change, Action::requeue));
     }
 
-    let Some(gathered) = context.gatherer.read_again(gathered).await? else {
+    let Some(gathered) = context.gatherer.read_again(gathered, validated.as_ref().ok()).await? else {
         return Ok(Action::requeue(SOON));
     };
     let plan = decide(validated.as_ref(), &gathered.snapshot, Timestamp::now());
-    let outcome = execute(&context.client, &gathered.migrator, &plan).await?;
+    let outcome = context.executor.execute(&gathered.migrator, &plan).await?;
     context.report.outcome(&gathered.migrator, &plan, &outcome).await;
     Ok(match outcome {
         Outcome::Done => {
             context.remember(&uid, Memory::default());
             plan.look_again.map_or_else(Action::await_change, Action::requeue)
         }
-        Outcome::Outdated => Action::requeue(SOON),
+        Outcome::Outdated | Outcome::Interrupted => Action::requeue(SOON),
         Outcome::JobRefused(why) => {
             let news = context.remembered(&uid).create_refused.as_ref() != Some(&why);
             context.remember(&uid, Memory { create_refused: Some(why), faults: 0 });

@@ -4,6 +4,7 @@
 //! Migrator are watched, and of a Pod only what decisions read is kept.
 
 pub mod jobs;
+pub mod locks;
 pub mod migrators;
 pub mod pods;
 

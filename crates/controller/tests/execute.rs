@@ -5,7 +5,8 @@
 
 use http::Method;
 use migrations_api::{Migrator, MigratorStatus};
-use migrations_controller::execute::{Error, Outcome, execute};
+use migrations_controller::execute::{Error, Executor, Outcome};
+use migrations_controller::locks::Locks;
 use migrations_core::plan::{Effect, Plan};
 use migrations_testkit::builders::{Object, migrator};
 use migrations_testkit::recording::{Fault, RecordingServer};
@@ -39,6 +40,10 @@ fn server() -> RecordingServer {
     RecordingServer::new().holding("migrators", &shop())
 }
 
+fn executor(server: &RecordingServer) -> Executor {
+    Executor { client: server.client(), locks: Locks::new(server.client(), "operator") }
+}
+
 /// The Migrator as it is read from there.
 fn read(server: &RecordingServer) -> Migrator {
     let object = server.object(MIGRATOR.trim_end_matches("/status")).unwrap();
@@ -49,7 +54,7 @@ fn read(server: &RecordingServer) -> Migrator {
 async fn the_status_comes_first_with_the_version_it_was_read_at() {
     let server = server();
     let shop = read(&server);
-    let outcome = execute(&server.client(), &shop, &claim()).await.unwrap();
+    let outcome = executor(&server).execute(&shop, &claim()).await.unwrap();
     assert_eq!(outcome, Outcome::Done);
     assert_eq!(server.writes(), [format!("PUT {MIGRATOR}"), format!("POST {JOBS}")]);
     let (written, read) = (&server.requests()[0].body["metadata"], shop.metadata);
@@ -60,7 +65,7 @@ async fn the_status_comes_first_with_the_version_it_was_read_at() {
 #[tokio::test]
 async fn a_field_that_this_build_does_not_know_reaches_the_job() {
     let server = server();
-    execute(&server.client(), &read(&server), &claim()).await.unwrap();
+    executor(&server).execute(&read(&server), &claim()).await.unwrap();
     let job = &server.requests()[1].body;
     assert_eq!(job.pointer("/spec/template/spec/fieldOfTheFuture"), Some(&json!(1)));
 }
@@ -72,20 +77,20 @@ async fn a_field_that_this_build_does_not_know_reaches_the_job() {
 async fn after_a_status_that_was_not_written_nothing_follows(#[case] code: u16) {
     let server = server();
     server.fail(Fault::refuse(Method::PUT, MIGRATOR, code));
-    let outcome = execute(&server.client(), &read(&server), &claim()).await.unwrap();
+    let outcome = executor(&server).execute(&read(&server), &claim()).await.unwrap();
     assert_eq!(outcome, Outcome::Outdated);
     assert_eq!(server.writes(), [format!("PUT {MIGRATOR}")]);
 }
 
 #[rstest]
-#[case::exists_already(409, Some(Outcome::Outdated))]
+#[case::exists_already(409, Some(Outcome::Interrupted))]
 #[case::refused_by_quota(403, None)]
 #[case::refused_as_invalid(422, None)]
 #[tokio::test]
 async fn a_job_that_is_not_created_is_an_outcome(#[case] code: u16, #[case] expected: Option<Outcome>) {
     let server = server();
     server.fail(Fault::refuse(Method::POST, JOBS, code));
-    let outcome = execute(&server.client(), &read(&server), &claim()).await.unwrap();
+    let outcome = executor(&server).execute(&read(&server), &claim()).await.unwrap();
     match expected {
         Some(expected) => assert_eq!(outcome, expected),
         None => assert!(matches!(outcome, Outcome::JobRefused(_)), "{outcome:?}"),
@@ -96,7 +101,7 @@ async fn a_job_that_is_not_created_is_an_outcome(#[case] code: u16, #[case] expe
 async fn a_fault_that_may_pass_is_an_error_that_names_the_job() {
     let server = server();
     server.fail(Fault::refuse(Method::POST, JOBS, 500));
-    let error = execute(&server.client(), &read(&server), &claim()).await.unwrap_err();
+    let error = executor(&server).execute(&read(&server), &claim()).await.unwrap_err();
     assert!(matches!(&error, Error::Create(name, _) if name == "shop-1"), "{error}");
 }
 
@@ -110,7 +115,7 @@ async fn a_job_that_changed_is_not_started_and_looked_at_again(#[case] code: u16
     server.fail(Fault::refuse(Method::PATCH, JOBS, code));
     let start = Effect::StartJob { name: "shop-1".into(), uid: "uid-1".into(), resource_version: "3".into() };
     let plan = Plan { effects: vec![start, create()], ..Plan::default() };
-    let outcome = execute(&server.client(), &read(&server), &plan).await.unwrap();
+    let outcome = executor(&server).execute(&read(&server), &plan).await.unwrap();
     assert_eq!(outcome, Outcome::Outdated);
     let patch = &server.requests()[0].body;
     assert_eq!(patch["metadata"], json!({ "uid": "uid-1", "resourceVersion": "3" }));
@@ -124,7 +129,32 @@ async fn a_job_that_is_gone_needs_no_deletion() {
         effects: vec![Effect::DeleteJob { name: "shop-1".into(), uid: "uid-1".into() }],
         ..Plan::default()
     };
-    let outcome = execute(&server.client(), &read(&server), &plan).await.unwrap();
+    let outcome = executor(&server).execute(&read(&server), &plan).await.unwrap();
     assert_eq!(outcome, Outcome::Done);
     assert_eq!(server.requests()[0].body["preconditions"]["uid"], json!("uid-1"));
+}
+
+#[rstest]
+#[case::ended(Effect::EndPod { name: "run-1".into(), uid: "uid-1".into() }, Method::PATCH)]
+#[case::deleted(Effect::DeletePod { name: "web-2".into(), uid: "uid-1".into() }, Method::DELETE)]
+#[tokio::test]
+async fn a_pod_is_changed_by_its_uid_and_may_be_gone(#[case] effect: Effect, #[case] method: Method) {
+    let server = server();
+    server.fail(Fault::refuse(method, "/api/v1/namespaces/shop/pods", 404));
+    let plan = Plan { effects: vec![effect], ..Plan::default() };
+    assert_eq!(executor(&server).execute(&read(&server), &plan).await.unwrap(), Outcome::Done);
+    assert!(server.requests()[0].body.to_string().contains("uid-1"));
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_else_took_is_an_outcome_and_nothing_follows() {
+    let server = server();
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/operator/leases";
+    server.fail(Fault::refuse(Method::POST, leases, 409));
+    let take = Effect::TakeLock { lease: "migrations-lock-db".into(), found: None };
+    let plan = Plan { effects: vec![take, create()], ..Plan::default() };
+    assert_eq!(executor(&server).execute(&read(&server), &plan).await.unwrap(), Outcome::Outdated);
+    assert_eq!(server.writes(), [format!("POST {leases}")]);
+    let lease = &server.requests()[0].body;
+    assert_eq!(lease.pointer("/spec/holderIdentity"), Some(&json!("shop/shop/uid-shop")));
 }

@@ -1,12 +1,16 @@
 //! What a waiter is told: a pure function of its question and the Migrator's status (contract §8).
 //! Each message stands alone: what the Pod waits for, why, since when, and where to look.
 
+use std::time::Duration;
+
 use migrations_api::{
-    CurrentRun, How, Migrator, MigratorStatus, Reason, RunRecord, RunResult, conditions, names,
+    CurrentRun, DoneKey, How, Migrator, MigratorStatus, Reason, RerunOn, RunRecord, RunResult,
+    SupersededRevision, conditions, names,
 };
 use migrations_protocol::{Answer, Question, Verdict};
 
 use crate::result::last_bytes;
+use crate::snapshot::Requests;
 
 /// Most of a run's output that an answer repeats, in bytes.
 const OUTPUT: usize = 4096;
@@ -14,8 +18,11 @@ const OUTPUT: usize = 4096;
 /// What is known of the Migrator that a question names.
 #[derive(Clone, Copy, Debug)]
 pub enum Known<'a> {
-    /// There is none of that name in the namespace.
-    Absent,
+    /// There has been none of that name in the namespace, for so long.
+    Absent {
+        /// How long, as far as it was seen.
+        since: Duration,
+    },
     /// There is one that this build can't read.
     Unreadable {
         /// Why.
@@ -25,16 +32,24 @@ pub enum Known<'a> {
     Migrator(&'a Migrator),
 }
 
+/// How long a Migrator has to be gone before its Pods are released (contract §3).
+pub const GONE_FOR_GOOD: Duration = Duration::from_mins(1);
+
 /// Answers `question`.
 pub fn answer(question: &Question, known: Known<'_>) -> Answer {
-    let Question { namespace, migrator: name, containers: _, revision: _, follower: _, seen: _ } = question;
+    let Question { namespace, migrator: name, .. } = question;
     let Told { verdict, reason, message } = match known {
-        Known::Absent => Told::wait(
+        Known::Absent { since } if since >= GONE_FOR_GOOD => Told::released(
             "NoMigrator",
             format!(
-                "waits for Migrator {name}, and there is none in namespace {namespace}; create it, or annotate the \
-                 Pod's template with {}: \"true\" to start without migrations",
-                names::NO_WAIT_ANNOTATION
+                "Migrator {name} is gone from namespace {namespace}, so there is nothing to wait for any more"
+            ),
+        ),
+        Known::Absent { .. } => Told::wait(
+            "NoMigrator",
+            format!(
+                "waits for Migrator {name}, and there is none in namespace {namespace} any more; unless it is made \
+                 again, the Pod starts in a minute"
             ),
         ),
         Known::Unreadable { error } => Told::wait(
@@ -44,60 +59,136 @@ pub fn answer(question: &Question, known: Known<'_>) -> Answer {
         Known::Migrator(migrator) => told(question, migrator),
     };
     let version = names::short_hash(format!("{verdict:?}\n{reason}\n{message}").as_bytes());
-    Answer { verdict, reason: reason.to_owned(), message, version }
+    Answer { verdict, reason, message, version }
 }
 
-struct Told<'a> {
+struct Told {
     verdict: Verdict,
-    reason: &'a str,
+    reason: String,
     message: String,
 }
 
-impl<'a> Told<'a> {
-    fn wait(reason: &'a str, message: String) -> Self {
-        Self { verdict: Verdict::Wait, reason, message }
+impl Told {
+    fn wait(reason: &str, message: String) -> Self {
+        Self { verdict: Verdict::Wait, reason: reason.to_owned(), message }
+    }
+
+    fn released(reason: &str, message: String) -> Self {
+        Self { verdict: Verdict::Released, reason: reason.to_owned(), message }
     }
 }
 
-fn told<'a>(question: &Question, migrator: &'a Migrator) -> Told<'a> {
+fn told(question: &Question, migrator: &Migrator) -> Told {
     let nothing_yet = MigratorStatus::default();
     let status = migrator.status.as_ref().unwrap_or(&nothing_yet);
-    let Some(key) = key(question, migrator, status) else {
+    if Requests::of(migrator).open {
+        let message = format!(
+            "Migrator {} is annotated {}: \"true\": every Pod starts, migrated or not",
+            question.migrator,
+            names::OPEN_ANNOTATION
+        );
+        return Told::released(Reason::GateOpen.as_str(), message);
+    }
+    let Some(image) = image(question, migrator, status) else {
         return container_not_found(question, migrator);
     };
-    if let Some(done) = status.done.iter().find(|done| done.key == key) {
-        let message = match done.how {
-            How::Succeeded => format!("the migrations of {key} are done"),
-            How::Marked => format!("{key} was marked as migrated"),
-            How::Baseline => format!("{key} was in use before there were migrations to wait for"),
-        };
-        return Told { verdict: Verdict::Released, reason: "Done", message };
+    let awaited = Awaited { image, by_template: migrator.spec.rerun_on == Some(RerunOn::Template) };
+    if let Some(told) = done(question, awaited, status) {
+        return told;
     }
-    if written_by_the_original(status) && status.last_successful_migration.as_deref() == Some(key) {
-        let message = format!("the migrations of {key} are done, by the record of an earlier version");
-        return Told { verdict: Verdict::Released, reason: "Done", message };
+    let superseded = |one: &&SupersededRevision| Some(&one.revision) == question.revision.as_ref();
+    if let Some(one) = status.superseded.iter().find(superseded) {
+        return Told::wait(Reason::Superseded.as_str(), format!("waits in vain: {}", one.reason));
     }
-    if let Some(current) = status.current.as_ref().filter(|current| current.key == key) {
+    if question.follower {
+        return follower(question, status);
+    }
+    if let Some(current) = status.current.as_ref().filter(|current| awaited.is(&current.key)) {
         return current_run(question, current);
     }
-    match status.history.iter().find(|record| record.key == key) {
-        Some(record) if record.result == RunResult::Failed => return failed(question, record),
+    match status.history.iter().find(|record| awaited.is(&record.key)) {
+        Some(record) if record.result == RunResult::Failed => return failed(question, record, status),
         Some(record) if record.result == RunResult::Unknown => return unknown(question, record),
         _ => {}
     }
     // Told of this Pod's own key, never of a failure that is another key's.
-    match migrator.status.as_ref().and_then(|status| stalled(status)) {
+    match stalled(status) {
         Some((reason, message)) => Told::wait(
             reason,
-            format!("waits for the migrations of {key}, which can't start: {message}; {}", look_at(question)),
+            format!(
+                "waits for the migrations of {image}, which can't start: {message}; {}",
+                look_at(question)
+            ),
         ),
-        None => pending(question, key, migrator.status.as_ref()),
+        None => pending(question, image, migrator.status.as_ref()),
+    }
+}
+
+/// What a Pod waits for.
+#[derive(Clone, Copy)]
+struct Awaited<'a> {
+    image: &'a str,
+    /// The image alone isn't it: every revision is migrated, and only that can be told.
+    by_template: bool,
+}
+
+impl Awaited<'_> {
+    /// Whether that key is, or may be, what the Pod waits for.
+    fn is(&self, key: &str) -> bool {
+        match key.strip_prefix(self.image) {
+            Some(rest) if self.by_template => rest.starts_with('#'),
+            Some(rest) => rest.is_empty(),
+            None => false,
+        }
+    }
+}
+
+/// A Pod is released by its own image, or by its revision once the controller has tied that to a key
+/// that is done (contract §3).
+fn done(question: &Question, awaited: Awaited<'_>, status: &MigratorStatus) -> Option<Told> {
+    let Awaited { image, by_template } = awaited;
+    let tied = |one: &&DoneKey| question.revision.as_ref().is_some_and(|it| one.revisions.contains(it));
+    let done = status.done.iter().find(|one| (!by_template && one.key == image) || tied(one));
+    if let Some(DoneKey { key, how, .. }) = done {
+        let message = match how {
+            How::Succeeded => format!("the migrations of {key} are done"),
+            How::Marked => format!("{key} was marked as migrated"),
+            How::Baseline => format!("{key} was in use before there were migrations to wait for"),
+        };
+        return Some(Told::released("Done", message));
+    }
+    let by_original =
+        written_by_the_original(status) && status.last_successful_migration.as_deref() == Some(image);
+    (by_original && !by_template).then(|| {
+        Told::released(
+            "Done",
+            format!("the migrations of {image} are done, by the record of an earlier version"),
+        )
+    })
+}
+
+/// What the Pods are doing that this one follows.
+fn follower(question: &Question, status: &MigratorStatus) -> Told {
+    let look = look_at(question);
+    let waits = "follows the Pods that spec.templateSelector selects, and waits for their migrations";
+    if let Some(CurrentRun { key, job, started, .. }) = &status.current {
+        let message = format!("{waits}: those of {key} run in Job {job} since {:.0}; {look}", started.0);
+        return Told::wait(Reason::Running.as_str(), message);
+    }
+    match (stalled_by_any(status), status.history.first()) {
+        (Some((reason, _)), Some(record)) if record.result == RunResult::Failed => {
+            let mut told = format!("{waits}: those of {} failed in Job {}; {look}", record.key, record.job);
+            append_output(&mut told, &record.message);
+            Told::wait(reason, told)
+        }
+        (Some((reason, message)), _) => Told::wait(reason, format!("{waits}: {message}; {look}")),
+        (None, _) => Told::wait(Reason::Pending.as_str(), format!("{waits}, which haven't started; {look}")),
     }
 }
 
 /// The image that decides: of the container that the Migrator names, else of the one that its
 /// controller found to be the application's, else of the first.
-fn key<'q>(question: &'q Question, migrator: &Migrator, status: &MigratorStatus) -> Option<&'q str> {
+fn image<'q>(question: &'q Question, migrator: &Migrator, status: &MigratorStatus) -> Option<&'q str> {
     let named = |name: &String| question.containers.iter().find(|container| container.name == *name);
     let container = match &migrator.spec.container {
         Some(name) if !name.is_empty() => named(name),
@@ -111,7 +202,7 @@ fn written_by_the_original(status: &MigratorStatus) -> bool {
     status.history.is_empty() && status.done.is_empty()
 }
 
-fn container_not_found<'a>(question: &Question, migrator: &Migrator) -> Told<'a> {
+fn container_not_found(question: &Question, migrator: &Migrator) -> Told {
     let wanted = migrator.spec.container.as_deref().unwrap_or_default();
     let present: Vec<_> = question.containers.iter().map(|container| container.name.as_str()).collect();
     Told::wait(
@@ -126,7 +217,7 @@ fn container_not_found<'a>(question: &Question, migrator: &Migrator) -> Told<'a>
     )
 }
 
-fn current_run<'a>(question: &Question, current: &CurrentRun) -> Told<'a> {
+fn current_run(question: &Question, current: &CurrentRun) -> Told {
     let CurrentRun { key, job, job_uid, attempt, started, .. } = current;
     if job_uid.is_none() {
         let message = format!(
@@ -146,27 +237,38 @@ fn current_run<'a>(question: &Question, current: &CurrentRun) -> Told<'a> {
     )
 }
 
-fn failed<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
-    let RunRecord { key, job, attempt, finished, message, .. } = record;
+fn failed(question: &Question, record: &RunRecord, status: &MigratorStatus) -> Told {
+    let RunRecord { key, job, attempts, finished, message, .. } = record;
+    let retried = ready_reason(status) == Some(Reason::BackOff.as_str());
     let mut told = format!(
-        "waits for the migrations of {key}, which failed in Job {job} (attempt {attempt}, at {:.0}); {}",
+        "waits for the migrations of {key}, which failed in Job {job} (attempt {attempts}, at {:.0}){}; {}",
         finished.0,
+        if retried { " and are tried again" } else { "" },
         look_at(question)
     );
+    append_output(&mut told, message);
+    Told::wait(if retried { Reason::BackOff } else { Reason::Failed }.as_str(), told)
+}
+
+fn append_output(told: &mut String, message: &str) {
     if !message.is_empty() {
         told.push_str("\nits last output:\n");
         told.push_str(last_bytes(message.trim_end(), OUTPUT));
     }
-    Told::wait(Reason::Failed.as_str(), told)
 }
 
-fn unknown<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
-    let RunRecord { key, job, attempt, finished, message, .. } = record;
+fn ready_reason(status: &MigratorStatus) -> Option<&str> {
+    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY)?;
+    Some(&ready.reason)
+}
+
+fn unknown(question: &Question, record: &RunRecord) -> Told {
+    let RunRecord { key, job, attempts, finished, message, .. } = record;
     let why = if message.is_empty() { String::new() } else { format!(" ({})", last_bytes(message, OUTPUT)) };
     Told::wait(
         Reason::Unknown.as_str(),
         format!(
-            "waits for the migrations of {key}: nobody saw how Job {job} ended{why} (attempt {attempt}, at {:.0}), so \
+            "waits for the migrations of {key}: nobody saw how Job {job} ended{why} (attempt {attempts}, at {:.0}), so \
              it is not run again by itself; look at the database, then {}",
             finished.0,
             look_at(question)
@@ -177,12 +279,21 @@ fn unknown<'a>(question: &Question, record: &RunRecord) -> Told<'a> {
 /// Why nothing can start at all, in the controller's words.
 fn stalled(status: &MigratorStatus) -> Option<(&str, &str)> {
     let of_another_key = [Reason::Failed.as_str(), Reason::Unknown.as_str()];
-    let stalled = status.conditions.iter().find(|c| c.type_ == conditions::STALLED && c.status == "True")?;
-    (!of_another_key.contains(&stalled.reason.as_str()))
-        .then_some((stalled.reason.as_str(), stalled.message.as_str()))
+    stalled_by_any(status).filter(|(reason, _)| !of_another_key.contains(reason))
 }
 
-fn pending<'a>(question: &Question, key: &str, status: Option<&MigratorStatus>) -> Told<'a> {
+/// The condition that keeps things from starting, for now or for good.
+fn stalled_by_any(status: &MigratorStatus) -> Option<(&str, &str)> {
+    let held_up = [Reason::Locked.as_str(), Reason::EarlierRunUnfinished.as_str()];
+    let condition = status.conditions.iter().find(|condition| {
+        let waits =
+            condition.type_ == conditions::RECONCILING && held_up.contains(&condition.reason.as_str());
+        condition.status == "True" && (condition.type_ == conditions::STALLED || waits)
+    })?;
+    Some((&condition.reason, &condition.message))
+}
+
+fn pending(question: &Question, key: &str, status: Option<&MigratorStatus>) -> Told {
     let look = look_at(question);
     let message = match status.map(|status| status.current.as_ref()) {
         None => format!(

@@ -91,13 +91,17 @@ impl Draft<'_> {
         let request = self.snapshot.request();
         let keys = due(survey, &self.status.done, requested);
         if let Some(standing) = self.advance(Some(Wanted { valid, due: &keys, request })) {
-            self.tie_revisions(survey);
+            self.tie_revisions(valid, survey);
             return standing;
         }
         // The run that has just ended may have made one of them done, and what follows it free.
-        self.tie_revisions(survey);
+        self.tie_revisions(valid, survey);
         let keys = due(survey, &self.status.done, requested);
-        if keys.is_empty() { self.at_rest(valid, survey) } else { self.claim(Wanted { valid, due: &keys, request }, survey) }
+        if keys.is_empty() {
+            self.at_rest(valid, survey)
+        } else {
+            self.claim(Wanted { valid, due: &keys, request }, survey)
+        }
     }
 
     /// Break-glass is shown for as long as it lasts, and told once.
@@ -110,9 +114,15 @@ impl Draft<'_> {
             "every Pod passes, migrated or not, while the Migrator is annotated {}: \"true\"",
             migrations_api::names::OPEN_ANNOTATION
         );
-        let extra = self.snapshot.requests.open.then(|| Extra { reason: Reason::GateOpen, message: message.clone() });
+        let extra =
+            self.snapshot.requests.open.then(|| Extra { reason: Reason::GateOpen, message: message.clone() });
         if extra.is_some() {
-            self.events.push(Event { warning: true, reason: Reason::GateOpen, note: message, workload: None });
+            self.events.push(Event {
+                warning: true,
+                reason: Reason::GateOpen,
+                note: message,
+                workload: None,
+            });
         }
         self.extra.insert(GATE_OPEN, extra);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use migrations_api::{MigratorSpec, MigratorStatus, names};
+use migrations_api::{MigratorSpec, MigratorStatus, RerunOn, names};
 use serde_json::{Value, json};
 
 /// Where the API server reaches the webhook.
@@ -26,6 +26,8 @@ pub struct Gated<'a> {
     pub spec: &'a MigratorSpec,
     /// Its status.
     pub status: Option<&'a MigratorStatus>,
+    /// Opened by hand: nothing is asked for.
+    pub open: bool,
 }
 
 /// Namespaces whose Pods admission never holds: the cluster's own and the operator's.
@@ -41,7 +43,7 @@ pub fn configurations<'a>(
     let mut all: BTreeMap<String, Vec<Value>> =
         (0..names::ENTRY_SHARDS).map(|shard| (names::entry_configuration(shard), Vec::new())).collect();
     all.insert(names::REQUIRED_CONFIGURATION.to_owned(), vec![required_entry(endpoint)]);
-    for gated in migrators {
+    for gated in migrators.into_iter().filter(|gated| !gated.open) {
         let entries = all.entry(names::entry_configuration(shard(gated.uid))).or_default();
         entries.push(entry(gated, endpoint));
     }
@@ -72,10 +74,11 @@ fn shard(uid: &str) -> usize {
 /// The entry of one Migrator. It fails closed, so it must ask for as little as it can: an outage of
 /// the operator holds back what it asks for, and nothing else.
 fn entry(gated: Gated<'_>, endpoint: &Endpoint) -> Value {
-    let Gated { uid, namespace, spec, status } = gated;
+    let Gated { uid, namespace, spec, status, open: _ } = gated;
     let mut conditions = vec![without_no_wait()];
     let done = status.map(|status| status.done.as_slice()).unwrap_or_default();
-    if !done.is_empty() && spec.template_selector.is_none() {
+    let by_image = spec.template_selector.is_none() && spec.rerun_on.unwrap_or_default() == RerunOn::Image;
+    if !done.is_empty() && by_image {
         let images: Vec<_> = done.iter().map(|done| &done.key).collect();
         conditions.push(json!({
             "name": "image-not-done",
@@ -197,6 +200,7 @@ fn name_of(entry: &Value) -> &str {
 mod tests {
     use super::*;
     use migrations_api::{DoneKey, How};
+    use rstest::rstest;
 
     fn endpoint() -> Endpoint {
         Endpoint { namespace: "migrations-operator".to_owned(), ca_bundle: "Q0E=".to_owned() }
@@ -207,7 +211,7 @@ mod tests {
     }
 
     fn entries(spec: &MigratorSpec, status: Option<&MigratorStatus>) -> Vec<Value> {
-        let gated = Gated { uid: "7d1f", namespace: "shop", spec, status };
+        let gated = Gated { uid: "7d1f", namespace: "shop", spec, status, open: false };
         let mut all = configurations([gated], &endpoint());
         all.remove(&names::entry_configuration(shard("7d1f"))).unwrap()
     }
@@ -232,13 +236,21 @@ mod tests {
         );
     }
 
-    #[test]
-    fn followers_are_never_let_past_by_their_image() {
-        let spec = spec(json!({
-            "selector": { "matchLabels": { "app": "web" } },
-            "templateSelector": { "matchLabels": { "role": "leader" } },
-        }));
+    #[rstest]
+    #[case::followers(json!({ "templateSelector": { "matchLabels": { "role": "leader" } } }))]
+    #[case::rerun_on_template(json!({ "rerunOn": "Template" }))]
+    fn nobody_is_let_past_by_an_image_that_is_not_all_they_wait_for(#[case] more: Value) {
+        let mut whole = json!({ "selector": { "matchLabels": { "app": "web" } } });
+        json_patch::merge(&mut whole, &more);
+        let spec = spec(whole);
         assert!(!entries(&spec, Some(&done(&["shop:v1"])))[0].to_string().contains("image-not-done"));
+    }
+
+    #[test]
+    fn an_open_gate_asks_for_nothing() {
+        let spec = spec(json!({ "selector": { "matchLabels": { "app": "web" } } }));
+        let gated = Gated { uid: "7d1f", namespace: "shop", spec: &spec, status: None, open: true };
+        assert!(configurations([gated], &endpoint())[&names::entry_configuration(shard("7d1f"))].is_empty());
     }
 
     #[test]

@@ -9,10 +9,11 @@ mod pod;
 mod resources;
 mod waiter;
 
-use migrations_api::{Migrator, names};
+use migrations_api::{Migrator, RerunOn, names};
 use serde_json::Value;
 
 use crate::selector::Selector;
+use crate::snapshot::Requests;
 use pod::Pod;
 
 pub use patch::patch;
@@ -28,6 +29,8 @@ pub struct Gate {
     pub selector: Result<Selector, String>,
     /// Of those, the Pods that lead; the others follow them. All lead where there is none.
     pub template_selector: Option<Selector>,
+    /// Opened by hand: every Pod passes.
+    pub open: bool,
     /// The key container, where it is named.
     pub container: Option<String>,
     /// Images of the key container that nobody waits for any more, as the webhook entry has them;
@@ -40,12 +43,15 @@ impl Gate {
     pub fn of(migrator: &Migrator) -> Self {
         let spec = &migrator.spec;
         let done = migrator.status.iter().flat_map(|status| &status.done).map(|done| done.key.clone());
+        let by_image =
+            spec.template_selector.is_none() && spec.rerun_on.unwrap_or_default() == RerunOn::Image;
         Self {
             migrator: migrator.metadata.name.clone().unwrap_or_default(),
             selector: Selector::parse(&spec.selector).map_err(|e| format!("spec.selector {e}")),
             template_selector: spec.template_selector.as_ref().and_then(|it| Selector::parse(it).ok()),
             container: spec.container.clone().filter(|name| !name.is_empty()),
-            done: if spec.template_selector.is_none() { done.collect() } else { Vec::new() },
+            open: Requests::of(migrator).open,
+            done: if by_image { done.collect() } else { Vec::new() },
         }
     }
 
@@ -53,7 +59,7 @@ impl Gate {
     pub fn unreadable(migrator: &str, error: &str) -> Self {
         let migrator = migrator.to_owned();
         let selector = Err(error.to_owned());
-        Self { migrator, selector, template_selector: None, container: None, done: Vec::new() }
+        Self { migrator, selector, template_selector: None, open: false, container: None, done: Vec::new() }
     }
 
     /// Whether the Pod's image is migrated already. One that carries a waiter is dealt with as any
@@ -61,7 +67,7 @@ impl Gate {
     fn lets_past(&self, pod: Pod<'_>) -> bool {
         let waiter = names::waiter_container(&self.migrator);
         let image = pod.image(self.container.as_deref());
-        image.is_some_and(|image| self.done.iter().any(|done| done == image))
+        (self.open || image.is_some_and(|image| self.done.iter().any(|done| done == image)))
             && !pod.init_containers().iter().any(|container| container["name"] == *waiter)
     }
 }
@@ -102,7 +108,7 @@ pub enum Untouched {
     NoWait,
     /// No Migrator of its namespace selects it.
     NoMatch,
-    /// Its image is migrated for each that does.
+    /// Its image is migrated for each that does, or their gate is open.
     Done,
 }
 

@@ -67,6 +67,14 @@ pub struct Policy {
     pub hide_output: bool,
 }
 
+impl Policy {
+    /// Name of the lease of a lock that a Migrator in `namespace` names.
+    pub fn lease(&self, namespace: &str, lock: &str) -> String {
+        let scope = (!self.shared_locks.contains(lock)).then_some(namespace);
+        names::lock_lease(scope, lock)
+    }
+}
+
 /// What decisions read of a persistent volume claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimFacts {

@@ -106,8 +106,10 @@ mod tests {
     #[test]
     fn the_transition_time_stays_while_the_status_does() {
         let (early, late) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-        let first = conditions(&[], &Standing::reconciling(Reason::Pending, ""), &BTreeMap::new(), None, early);
-        let second = conditions(&first, &Standing::reconciling(Reason::Running, "x"), &BTreeMap::new(), None, late);
+        let first =
+            conditions(&[], &Standing::reconciling(Reason::Pending, ""), &BTreeMap::new(), None, early);
+        let second =
+            conditions(&first, &Standing::reconciling(Reason::Running, "x"), &BTreeMap::new(), None, late);
         let third = conditions(&second, &Standing::ready(Reason::UpToDate, ""), &BTreeMap::new(), None, late);
         assert!(second.iter().all(|c| c.last_transition_time.0 == early));
         assert!(third.iter().all(|c| c.last_transition_time.0 == late));
@@ -116,7 +118,8 @@ mod tests {
     #[test]
     fn conditions_of_others_are_kept() {
         let other = condition(&[], "Audited", true, Reason::Idle, "", None, Timestamp::UNIX_EPOCH);
-        let made = conditions(&[other], &Standing::ready(Reason::Idle, ""), &BTreeMap::new(), None, Timestamp::MAX);
+        let made =
+            conditions(&[other], &Standing::ready(Reason::Idle, ""), &BTreeMap::new(), None, Timestamp::MAX);
         assert!(made.iter().any(|c| c.type_ == "Audited"));
     }
 }

@@ -95,11 +95,7 @@ impl Member<'_> {
 }
 
 /// Looks at every matching Pod once, and at every revision once.
-pub fn survey<'a>(
-    valid: &Valid,
-    pods: &'a [PodFacts],
-    owners: &'a Owners,
-) -> Survey<'a> {
+pub fn survey<'a>(valid: &Valid, pods: &'a [PodFacts], owners: &'a Owners) -> Survey<'a> {
     let container = valid.container.as_deref();
     let mut survey = Survey { members: Vec::new(), lacking: Vec::new() };
     let mut known: BTreeMap<Group<'_>, Option<Rc<Origin<'a>>>> = BTreeMap::new();
@@ -179,12 +175,11 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
         Climb::Reached(workload) => workload,
     };
     let id = id_of(pod);
-    let (image, container, fingerprint) = match &workload.own {
-        Some(own) => (own.image.to_owned(), own.container.to_owned(), own.fingerprint()),
-        None => {
-            let key = admitted_container(pod, container)?;
-            (key.1.to_owned(), key.0.to_owned(), id.clone().unwrap_or_default())
-        }
+    let (image, container, fingerprint) = if let Some(own) = &workload.own {
+        (own.image.to_owned(), own.container.to_owned(), own.fingerprint())
+    } else {
+        let (container, image) = admitted_container(pod, container)?;
+        (image.to_owned(), container.to_owned(), id.clone().unwrap_or_default())
     };
     let uid = workload.reference.uid.as_deref().unwrap_or_default();
     let key = match valid.rerun_on {

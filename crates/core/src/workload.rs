@@ -142,7 +142,8 @@ impl OwnTemplate<'_> {
         if self.of_job {
             return spec.to_string();
         }
-        let part = |name: &str| self.template.pointer(&format!("/metadata/{name}")).and_then(Value::as_object);
+        let part =
+            |name: &str| self.template.pointer(&format!("/metadata/{name}")).and_then(Value::as_object);
         let labels = part("labels").map(|labels| without(labels, &ADDED_LABELS));
         let annotations = part("annotations").filter(|all| !all.is_empty());
         serde_json::json!([labels, annotations, spec]).to_string()

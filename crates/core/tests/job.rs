@@ -23,7 +23,8 @@ fn valid(spec: Value) -> Valid {
 
 fn job(spec: Value, template: &Value) -> Value {
     let valid = valid(spec);
-    let run = RunIdentity { key: "shop:v1".to_owned(), attempt: 1, run_hash: run_hash(&valid, template, None) };
+    let run =
+        RunIdentity { key: "shop:v1".to_owned(), attempt: 1, run_hash: run_hash(&valid, template, None) };
     render(&valid, &World::new().snapshot(), template, &run).unwrap()
 }
 

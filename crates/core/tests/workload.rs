@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use migrations_api::MigratorSpec;
 use migrations_core::snapshot::{OwnerRef, Owners, PodFacts};
-use migrations_core::workload::Revision::{Current, Older, Unknown};
 use migrations_core::survey::{survey, wanted};
 use migrations_core::validate::validate;
 use migrations_core::workload::Revision;
+use migrations_core::workload::Revision::{Current, Older, Unknown};
 use rstest::rstest;
 use serde_json::{Value, json};
 use world::{World, owner};

@@ -4,22 +4,27 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use std::time::Duration;
+
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use migrations_api::Migrator;
-use migrations_core::answer::Known;
+use migrations_core::answer::{self, GONE_FOR_GOOD};
 use migrations_core::inject::Gate;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Namespace and name.
 pub type Key = (String, String);
 
 /// What is known of a Migrator.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// There is none; questions may wait for it all the same.
-    #[default]
-    Absent,
+    Absent {
+        /// Since when, as far as this replica saw.
+        since: Instant,
+    },
     /// There is one that this build can't read.
     Unreadable {
         /// Why.
@@ -38,17 +43,22 @@ pub enum Entry {
 
 impl Entry {
     /// As answers want it.
-    pub fn known(&self) -> Known<'_> {
+    pub fn known(&self) -> answer::Known<'_> {
         match self {
-            Self::Absent => Known::Absent,
-            Self::Unreadable { error, gate: _ } => Known::Unreadable { error },
-            Self::Present { migrator, gate: _ } => Known::Migrator(migrator),
+            Self::Absent { since } => answer::Known::Absent { since: since.elapsed() },
+            Self::Unreadable { error, gate: _ } => answer::Known::Unreadable { error },
+            Self::Present { migrator, gate: _ } => answer::Known::Migrator(migrator),
         }
+    }
+
+    /// One that isn't there, or not any more.
+    fn absent() -> Self {
+        Self::Absent { since: Instant::now() }
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
         match self {
-            Self::Absent => None,
+            Self::Absent { .. } => None,
             Self::Unreadable { gate, .. } | Self::Present { gate, .. } => Some(Arc::clone(gate)),
         }
     }
@@ -56,15 +66,32 @@ impl Entry {
 
 type Namespaces = HashMap<String, BTreeMap<String, watch::Sender<Entry>>>;
 
+/// How long it is remembered that a Migrator isn't there: longer than the pause between two questions
+/// of a waiter, so that it can be said since when.
+const REMEMBERED: Duration = GONE_FOR_GOOD.saturating_mul(2);
+
 /// The Migrators of the cluster. Clones speak of the same ones.
 #[derive(Clone, Debug, Default)]
-pub struct View(Arc<RwLock<Namespaces>>);
+pub struct View(Arc<RwLock<Known>>);
+
+/// Migrators, those that questions were asked about in vain included.
+#[derive(Debug)]
+struct Known {
+    namespaces: Namespaces,
+    swept: Instant,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { namespaces: Namespaces::new(), swept: Instant::now() }
+    }
+}
 
 impl View {
     /// The gates of a namespace, in the order of the Migrators' names.
     pub fn gates(&self, namespace: &str) -> Vec<Arc<Gate>> {
-        let namespaces = self.read();
-        let entries = namespaces.get(namespace).into_iter().flatten();
+        let known = self.read();
+        let entries = known.namespaces.get(namespace).into_iter().flatten();
         entries.filter_map(|(_, entry)| entry.borrow().gate()).collect()
     }
 
@@ -92,36 +119,40 @@ impl View {
 
     /// A Migrator is gone.
     pub fn remove(&self, (namespace, name): &Key) {
-        let mut namespaces = self.write();
-        let Some(entries) = namespaces.get_mut(namespace) else { return };
-        let Some(entry) = entries.get(name) else { return };
-        entry.send_replace(Entry::Absent);
-        tidy(&mut namespaces, namespace, name);
+        let known = self.read();
+        if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
+            entry.send_replace(Entry::absent());
+        }
     }
 
     /// All Migrators but these are gone.
     pub fn retain(&self, keys: &HashSet<Key>) {
-        let all = self.read();
-        let known =
-            all.iter().flat_map(|(ns, entries)| entries.keys().map(|name| (ns.clone(), name.clone())));
-        let gone: Vec<_> = known.filter(|key| !keys.contains(key)).collect();
-        drop(all);
-        for key in &gone {
-            self.remove(key);
+        let known = self.read();
+        for (namespace, entries) in &known.namespaces {
+            for (name, entry) in entries {
+                let listed = keys.contains(&(namespace.clone(), name.clone()));
+                if !listed && !matches!(*entry.borrow(), Entry::Absent { .. }) {
+                    entry.send_replace(Entry::absent());
+                }
+            }
         }
     }
 
     /// Watches one Migrator, whether it exists or not.
     pub fn watch(&self, namespace: &str, name: &str) -> Watched {
-        let mut namespaces = self.write();
-        let entry = namespaces.entry(namespace.to_owned()).or_default().entry(name.to_owned()).or_default();
-        let receiver = entry.subscribe();
-        Watched { view: self.clone(), key: (namespace.to_owned(), name.to_owned()), receiver: Some(receiver) }
+        let mut known = self.write();
+        if known.swept.elapsed() > REMEMBERED {
+            known.sweep();
+        }
+        let entries = known.namespaces.entry(namespace.to_owned()).or_default();
+        let entry = entries.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(Entry::absent()));
+        Watched(entry.subscribe())
     }
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
-        let mut namespaces = self.write();
-        let sender = namespaces.entry(namespace.clone()).or_default().entry(name.clone()).or_default();
+        let mut known = self.write();
+        let entries = known.namespaces.entry(namespace.clone()).or_default();
+        let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(Entry::absent()));
         sender.send_if_modified(|known| {
             let changed = *known != entry;
             *known = entry;
@@ -129,62 +160,57 @@ impl View {
         });
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Namespaces> {
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Namespaces> {
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets an absent Migrator that nobody asks about.
-fn tidy(namespaces: &mut Namespaces, namespace: &str, name: &str) {
-    let Some(entries) = namespaces.get_mut(namespace) else { return };
-    let unused = |entry: &watch::Sender<Entry>| {
-        entry.receiver_count() == 0 && matches!(*entry.borrow(), Entry::Absent)
-    };
-    if entries.get(name).is_some_and(unused) {
-        entries.remove(name);
-    }
-    if entries.is_empty() {
-        namespaces.remove(namespace);
+impl Known {
+    /// Forgets what has been absent for a while and nobody asks about.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        self.namespaces.retain(|_, entries| {
+            entries.retain(|_, entry| match *entry.borrow() {
+                Entry::Absent { since } => entry.receiver_count() > 0 || since.elapsed() < REMEMBERED,
+                Entry::Unreadable { .. } | Entry::Present { .. } => true,
+            });
+            !entries.is_empty()
+        });
     }
 }
 
 /// One Migrator, watched by a question.
 #[derive(Debug)]
-pub struct Watched {
-    view: View,
-    key: Key,
-    /// Taken when this is dropped.
-    receiver: Option<watch::Receiver<Entry>>,
-}
+pub struct Watched(watch::Receiver<Entry>);
 
 impl Watched {
     /// What is known of it now.
     pub fn current(&mut self) -> Entry {
-        self.receiver.as_mut().map(|receiver| receiver.borrow_and_update().clone()).unwrap_or_default()
+        self.0.borrow_and_update().clone()
     }
 
-    /// Returns once that has changed.
+    /// Returns once that has changed, or once a Migrator that is absent is so for good: that changes
+    /// the answer too.
     pub async fn changed(&mut self) {
-        let changed = match &mut self.receiver {
-            Some(receiver) => receiver.changed().await.is_ok(),
-            None => false,
+        let left = match &*self.0.borrow() {
+            Entry::Absent { since } => GONE_FOR_GOOD.checked_sub(since.elapsed()),
+            Entry::Unreadable { .. } | Entry::Present { .. } => None,
         };
-        if !changed {
-            std::future::pending::<()>().await;
+        let gone = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The view outlives whoever watches it.
+            _ = self.0.changed() => {}
+            () = gone => {}
         }
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // Under the lock, so that the last one to leave sees that it is the last.
-        let mut namespaces = self.view.write();
-        drop(self.receiver.take());
-        tidy(&mut namespaces, &self.key.0, &self.key.1);
     }
 }
 
@@ -232,8 +258,8 @@ mod tests {
         assert!(matches!(view.watch("a", "bad").current(), Entry::Unreadable { .. }));
     }
 
-    #[test]
-    fn a_change_wakes_only_who_watches_that_migrator() {
+    #[tokio::test]
+    async fn a_change_wakes_only_who_watches_that_migrator() {
         let view = View::default();
         view.apply(object("a", "one", &selecting("x")));
         let (mut one, mut two) = (view.watch("a", "one"), view.watch("a", "two"));
@@ -247,8 +273,8 @@ mod tests {
         assert!(two.changed().now_or_never().is_some(), "one that was awaited came");
     }
 
-    #[test]
-    fn a_new_list_replaces_the_old_one() {
+    #[tokio::test]
+    async fn a_new_list_replaces_the_old_one() {
         let view = View::default();
         view.apply(object("a", "stays", &selecting("x")));
         view.apply(object("b", "goes", &selecting("x")));
@@ -260,18 +286,36 @@ mod tests {
         assert!(watched.changed().now_or_never().is_some());
     }
 
-    #[test]
-    fn questions_about_what_does_not_exist_leave_nothing_behind() {
+    #[tokio::test(start_paused = true)]
+    async fn questions_about_what_does_not_exist_are_forgotten_after_a_while() {
         let view = View::default();
-        let (one, two) = (view.watch("a", "x"), view.watch("a", "x"));
-        drop((one, two));
-        assert!(view.read().is_empty());
-
+        drop(view.watch("a", "x"));
         let watched = view.watch("a", "y");
-        view.apply(object("a", "y", &selecting("x")));
-        view.remove(&key("a", "y"));
-        assert_eq!(view.read().len(), 1, "still watched");
+        view.apply(object("a", "z", &selecting("x")));
+        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
+        drop(view.watch("b", "now"));
+        let known = view.read();
+        let names: Vec<_> = known.namespaces.values().flat_map(|entries| entries.keys().cloned()).collect();
+        assert!(!names.contains(&"x".to_owned()) && names.len() == 3, "{names:?}");
         drop(watched);
-        assert!(view.read().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_woken_when_its_migrator_is_gone_for_good() {
+        let view = View::default();
+        view.apply(object("a", "one", &selecting("x")));
+        view.remove(&key("a", "one"));
+        let start = Instant::now();
+        // As a waiter does: it asks again and again.
+        for _ in 0..3 {
+            let mut watched = view.watch("a", "one");
+            watched.current();
+            tokio::select! {
+                () = watched.changed() => assert!(start.elapsed() >= GONE_FOR_GOOD),
+                () = tokio::time::sleep(Duration::from_secs(25)) => {}
+            }
+        }
+        let answer::Known::Absent { since } = view.watch("a", "one").current().known() else { panic!() };
+        assert!(since >= GONE_FOR_GOOD, "{since:?}");
     }
 }

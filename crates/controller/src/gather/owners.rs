@@ -1,18 +1,20 @@
 //! Reads the owners that the climb to a workload asks for, of whatever kind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client, ResourceExt, discovery};
-use migrations_core::snapshot::{OwnerRef, Owners, PodFacts};
-use migrations_core::workload::{Climb, climb};
+use migrations_core::snapshot::{OwnerRef, Snapshot};
+use migrations_core::survey::wanted;
+use migrations_core::validate::Valid;
 use serde_json::Value;
 
 use super::Error;
 
-/// Longest climb that is read for one Pod: its owners and a template borrowed from elsewhere.
-const MAX_READS: usize = 10;
+/// Longest climb that is read: the owners of a Pod, a template borrowed from elsewhere or kept of an
+/// earlier revision, and the Pod itself.
+const MAX_ROUNDS: usize = 12;
 
 /// Reads owners. Remembers how kinds are called in the API, but never an object: whether a Pod is
 /// of its workload's newest revision can only be said from the workload as it is now.
@@ -28,26 +30,21 @@ impl OwnerReader {
         Self { client, resources: Arc::default() }
     }
 
-    /// All owners on the way from these Pods to their workloads, each read once.
-    pub async fn of(
-        &self,
-        namespace: &str,
-        pods: &[PodFacts],
-        container: Option<&str>,
-    ) -> Result<Owners, Error> {
-        let mut owners = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| pod.live()) {
-            for _ in 0..MAX_READS {
-                let Some(Climb::Read(reference)) = climb(pod, container, &owners) else { break };
-                let object = self.read(namespace, &reference).await.map_err(|source| Error::Owner {
-                    kind: reference.kind.clone(),
-                    name: reference.name.clone(),
-                    source,
+    /// Reads all owners on the way from the snapshot's Pods to their workloads into it, each once.
+    pub async fn read_into(&self, snapshot: &mut Snapshot, valid: &Valid) -> Result<(), Error> {
+        for _ in 0..MAX_ROUNDS {
+            let wanted = wanted(valid, snapshot);
+            if wanted.is_empty() {
+                break;
+            }
+            for reference in wanted {
+                let object = self.read(&snapshot.namespace, &reference).await.map_err(|source| {
+                    Error::Owner { kind: reference.kind.clone(), name: reference.name.clone(), source }
                 })?;
-                owners.insert(reference, object);
+                snapshot.owners.insert(reference, object);
             }
         }
-        Ok(owners)
+        Ok(())
     }
 
     /// Reads one. Gone, forbidden, unknown or another object of that name are a value; faults that

@@ -10,6 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use migrations_api::conditions::READY;
 use migrations_api::{Migrator, MigratorStatus, names};
 use migrations_controller::{PARTS, Parts};
+use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_testkit::builders::{deployment, migrator, pod};
@@ -29,8 +30,13 @@ impl Controller {
         let (stop, shutdown) = Shutdown::by_hand();
         let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
         let parts = Parts { migrators, jobs, gate };
-        let task =
-            tokio::spawn(Box::pin(migrations_controller::run(client, namespace.to_owned(), parts, shutdown)));
+        let task = tokio::spawn(Box::pin(migrations_controller::run(
+            client,
+            namespace.to_owned(),
+            Policy::default(),
+            parts,
+            shutdown,
+        )));
         Self { stop, task, readiness }
     }
 

@@ -15,7 +15,7 @@ fn question() -> Question {
         namespace: "default".to_owned(),
         migrator: "shop".to_owned(),
         containers: vec![container("app", "shop:2"), container("proxy", "proxy:1")],
-        revision: None,
+        revision: Some("u1/5f6".to_owned()),
         follower: false,
         seen: None,
     }
@@ -38,9 +38,13 @@ fn current(key: &str, uid: Option<&str>) -> Value {
 
 fn record(key: &str, result: &str, message: &str) -> Value {
     json!({
-        "key": key, "image": key, "job": "shop-y", "attempt": 3, "runHash": "h", "started": CLAIMED,
+        "key": key, "image": key, "job": "shop-y", "attempt": 3, "attempts": 3, "runHash": "h", "started": CLAIMED,
         "finished": "2026-11-22T10:05:00.000000Z", "result": result, "message": message,
     })
+}
+
+fn tied(key: &str, revision: &str) -> Value {
+    json!({"key": key, "image": key, "how": "Succeeded", "revisions": [revision]})
 }
 
 fn done(key: &str) -> Value {
@@ -59,6 +63,9 @@ fn stalled_condition(reason: &str, message: &str) -> Value {
 #[case::done_while_another_runs(json!({}), json!({"done": [done("shop:2")], "current": current("shop:3", Some("u"))}))]
 #[case::done_although_it_failed_before(json!({}), json!({"done": [done("shop:2")], "history": [record("shop:2", "Failed", "")]}))]
 #[case::spec_image_is_never_the_key(json!({"image": "tool:9"}), json!({"done": [done("shop:2")]}))]
+#[case::revision_tied_to_a_done_key(json!({}), json!({"done": [tied("mirror/shop:2", "u1/5f6")]}))]
+#[case::template_tied_to_a_done_key(json!({"rerunOn": "Template"}), json!({"done": [tied("shop:2#a1", "u1/5f6")]}))]
+#[case::done_once_more(json!({}), json!({"done": [{"key": "shop:2", "image": "x", "how": "Succeeded", "rerun": true}]}))]
 #[case::recorded_by_the_original(json!({}), json!({"lastSuccessfulMigration": "shop:2"}))]
 fn released(#[case] spec: Value, #[case] status: Value) {
     let migrator = migrator(&spec, &status);
@@ -100,6 +107,22 @@ fn released(#[case] spec: Value, #[case] status: Value) {
     json!({}), json!({"history": [record("shop:2", "Unknown", "node lost")]}), "ResultUnknown", "ended (node lost)")]
 #[case::stalled(
     json!({}), json!({"conditions": stalled_condition("JobRefused", "exceeded quota")}), "JobRefused", "can't start: exceeded quota")]
+#[case::another_revision_is_tied(
+    json!({}), json!({"done": [tied("shop:1", "u1/other")]}), "Pending", "which haven't started")]
+#[case::an_image_is_not_all_where_templates_count(
+    json!({"rerunOn": "Template"}), json!({"done": [done("shop:2")]}), "Pending", "which haven't started")]
+#[case::a_template_runs(
+    json!({"rerunOn": "Template"}), json!({"current": current("shop:2#a1", Some("u"))}), "Running", "shop:2#a1")]
+#[case::superseded(
+    json!({}), json!({"superseded": [{"revision": "u1/5f6", "reason": "Deployment web has gone on"}]}),
+    "Superseded", "waits in vain: Deployment web has gone on")]
+#[case::locked(
+    json!({}), json!({"conditions": [{"type": "Reconciling", "status": "True", "reason": "Locked",
+        "message": "waits for the lock db, held by Migrator a in namespace b", "lastTransitionTime": CLAIMED}]}),
+    "Locked", "held by Migrator a in namespace b")]
+#[case::tried_again(
+    json!({}), json!({"history": [record("shop:2", "Failed", "boom")], "conditions": [{"type": "Ready", "status": "False",
+        "reason": "BackOff", "message": "", "lastTransitionTime": CLAIMED}]}), "BackOff", "and are tried again")]
 #[case::container_absent(
     json!({"container": "web"}), json!({"done": [done("shop:2")]}),
     "ContainerNotFound", "spec.container \"web\" this Pod doesn't have (it has: app, proxy)")]
@@ -111,7 +134,8 @@ fn waits(#[case] spec: Value, #[case] status: Value, #[case] reason: &str, #[cas
 }
 
 #[rstest]
-#[case::absent(Known::Absent, "NoMigrator", "there is none in namespace default; create it, or annotate")]
+#[case::absent(Known::Absent { since: Duration::ZERO }, "NoMigrator", "there is none in namespace default any more")]
+#[case::gone_for_a_moment(Known::Absent { since: Duration::from_secs(59) }, "NoMigrator", "unless it is made again")]
 #[case::unreadable(Known::Unreadable { error: "spec.selector is missing" }, "InvalidSpec", "can't be read: spec.selector is missing")]
 fn waits_without_a_migrator(#[case] known: Known<'_>, #[case] reason: &str, #[case] said: &str) {
     let answer = answer(&question(), known);
@@ -141,4 +165,34 @@ fn of_a_long_output_the_end_is_told() {
     let migrator = migrator(&json!({}), &json!({"history": [record("shop:2", "Failed", &output)]}));
     let message = answer(&question(), Known::Migrator(&migrator)).message;
     assert!(message.ends_with("the cause") && message.len() < OUTPUT + 400, "{}", message.len());
+}
+
+#[test]
+fn a_migrator_that_is_gone_for_a_minute_holds_nobody() {
+    let answer = answer(&question(), Known::Absent { since: GONE_FOR_GOOD });
+    assert_eq!(answer.verdict, Verdict::Released);
+}
+
+#[test]
+fn an_open_gate_holds_nobody() {
+    let mut migrator = migrator(&json!({}), &json!({}));
+    let open = (names::OPEN_ANNOTATION.to_owned(), "true".to_owned());
+    migrator.metadata.annotations = Some([open].into());
+    let answer = answer(&question(), Known::Migrator(&migrator));
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Released, "GateOpen"));
+}
+
+#[rstest]
+#[case::nothing_runs(json!({}), "Pending", "which haven't started")]
+#[case::the_leaders_run(json!({"current": current("lead:1", Some("u"))}), "Running", "those of lead:1 run in Job shop-x")]
+#[case::the_leaders_failed(
+    json!({"history": [record("lead:1", "Failed", "boom")], "conditions": stalled_condition("MigrationFailed", "x")}),
+    "MigrationFailed", "\nits last output:\nboom")]
+#[case::nobody_leads(json!({"conditions": stalled_condition("NoSource", "no Pod matches")}), "NoSource", "no Pod matches")]
+fn a_follower_is_told_of_those_it_follows(#[case] status: Value, #[case] reason: &str, #[case] said: &str) {
+    let question = Question { follower: true, ..question() };
+    let migrator = migrator(&json!({}), &status);
+    let answer = answer(&question, Known::Migrator(&migrator));
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Wait, reason), "{answer:?}");
+    assert!(answer.message.contains(said), "{}", answer.message);
 }

@@ -17,10 +17,8 @@ impl Draft<'_> {
     pub(super) fn claim(&mut self, wanted: Wanted<'_>, survey: &Survey<'_>) -> Standing {
         let Wanted { valid, due, request } = wanted;
         let history = self.status.history.clone();
-        let mut choices: Vec<_> = due
-            .iter()
-            .filter_map(|due| Some((due, due.choose(valid, &history, request)?)))
-            .collect();
+        let mut choices: Vec<_> =
+            due.iter().filter_map(|due| Some((due, due.choose(valid, &history, request)?))).collect();
         if valid.suspend {
             let keys: Vec<_> = due.iter().map(|due| due.key).collect();
             return Standing::stalled(
@@ -32,16 +30,14 @@ impl Draft<'_> {
         let (mut stalled, mut pause) = (None, None);
         for (due, choice) in choices {
             match attempt(&history, due.key, &choice.run_hash, valid.backoff_limit, self.now) {
-                Attempt::Now { failures } => {
-                    match self.claim_one(wanted, due, &choice, failures) {
-                        Ok(standing) => {
-                            self.take_up_request(survey);
-                            return standing;
-                        }
-                        Err(Refused::Migrator(standing)) => return standing,
-                        Err(Refused::Key(standing)) => drop(stalled.get_or_insert(standing)),
+                Attempt::Now { failures } => match self.claim_one(wanted, due, &choice, failures) {
+                    Ok(standing) => {
+                        self.take_up_request(survey);
+                        return standing;
                     }
-                }
+                    Err(Refused::Migrator(standing)) => return standing,
+                    Err(Refused::Key(standing)) => drop(stalled.get_or_insert(standing)),
+                },
                 Attempt::Never(record) => drop(stalled.get_or_insert_with(|| failed(record))),
                 Attempt::Later { at, record } => {
                     self.look_again_at(at);
@@ -88,7 +84,8 @@ impl Draft<'_> {
         }
         let name = run.job_name(&self.snapshot.name, &self.snapshot.uid);
         let RunIdentity { key, attempt, run_hash } = run;
-        let standing = Standing::reconciling(Reason::Pending, format!("migration of {key} is about to start"));
+        let standing =
+            Standing::reconciling(Reason::Pending, format!("migration of {key} is about to start"));
         self.status.current = Some(CurrentRun {
             key,
             image,
@@ -117,8 +114,10 @@ impl Draft<'_> {
     /// One more than the newest attempt at the same that there is any trace of: a Job's name is used
     /// once.
     fn next_attempt(&self, key: &str, run_hash: &str) -> i32 {
-        let same = |job: &&JobFacts| job.key.as_deref() == Some(key) && job.run_hash.as_deref() == Some(run_hash);
-        let jobs = self.snapshot.jobs.iter().filter(same).filter_map(|job| job.attempt.as_ref()?.parse().ok());
+        let same =
+            |job: &&JobFacts| job.key.as_deref() == Some(key) && job.run_hash.as_deref() == Some(run_hash);
+        let jobs =
+            self.snapshot.jobs.iter().filter(same).filter_map(|job| job.attempt.as_ref()?.parse().ok());
         let records = self.status.history.iter().filter(|it| it.key == key && it.run_hash == run_hash);
         let newest = jobs.chain(records.map(|record| record.attempt)).max();
         newest.unwrap_or(0).saturating_add(1)

@@ -27,7 +27,8 @@ impl Draft<'_> {
             uid: source.uid.clone(),
         };
         let deployment = self.snapshot.owners.get(&reference).and_then(Option::as_ref);
-        let Some((warn, deadline)) = deployment.and_then(deadline).filter(|_| source.kind == "Deployment") else {
+        let Some((warn, deadline)) = deployment.and_then(deadline).filter(|_| source.kind == "Deployment")
+        else {
             return;
         };
         if self.now < warn {
@@ -74,12 +75,14 @@ mod tests {
     #[case::short(json!({ "progressDeadlineSeconds": 100 }), Some("2026-01-01T00:01:20Z"))]
     #[case::never(json!({ "progressDeadlineSeconds": 2_147_483_647 }), Some("2094-01-19T03:13:07Z"))]
     fn it_is_told_a_while_before(#[case] spec: Value, #[case] expected: Option<&str>) {
-        let progressing = |status: &str| json!({
-            "spec": spec,
-            "status": { "conditions": [
-                { "type": "Progressing", "status": status, "lastUpdateTime": "2026-01-01T00:00:00Z" },
-            ]},
-        });
+        let progressing = |status: &str| {
+            json!({
+                "spec": spec,
+                "status": { "conditions": [
+                    { "type": "Progressing", "status": status, "lastUpdateTime": "2026-01-01T00:00:00Z" },
+                ]},
+            })
+        };
         let told = deadline(&progressing("True")).map(|(warn, _)| warn.to_string());
         assert_eq!(told.as_deref(), expected);
         assert_eq!(deadline(&progressing("False")), None);

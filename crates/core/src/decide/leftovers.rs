@@ -16,9 +16,8 @@ impl Draft<'_> {
         let current = self.status.current.as_ref();
         let ended = |pod: &&PodFacts| {
             let container = pod.key_container(Some(names::RUN_CONTAINER));
-            let of_current = current
-                .and_then(|run| run.job_uid.as_deref())
-                .is_some_and(|uid| run::belongs(pod, uid));
+            let of_current =
+                current.and_then(|run| run.job_uid.as_deref()).is_some_and(|uid| run::belongs(pod, uid));
             pod.live()
                 && !of_current
                 && self.is_ours(pod)

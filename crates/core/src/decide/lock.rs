@@ -1,7 +1,9 @@
 //! Locks between Migrators (contract §5). A lock is a lease: taken before the claim, held while any
 //! Pod of the run is unfinished, and looked for once more before the Job is started.
 
-use migrations_api::{Reason, names};
+use std::time::Duration;
+
+use migrations_api::Reason;
 
 use super::Draft;
 use crate::plan::{Effect, LeaseVersion};
@@ -14,7 +16,7 @@ impl Draft<'_> {
     /// finds it held.
     pub(super) fn without_lock(&mut self, valid: &Valid) -> Option<Standing> {
         let lock = valid.lock.as_deref()?;
-        let lease = lease(self.snapshot.policy.shared_locks.contains(lock), &self.snapshot.namespace, lock);
+        let lease = self.snapshot.policy.lease(&self.snapshot.namespace, lock);
         let found = self.snapshot.locks.iter().find(|found| found.lease == lease);
         match found {
             Some(found) if found.holder.uid == self.snapshot.uid => return None,
@@ -30,6 +32,7 @@ impl Draft<'_> {
             _ => {}
         }
         self.effects.push(Effect::TakeLock { lease, found: found.map(version) });
+        self.look_again_in(Duration::ZERO);
         Some(Standing::reconciling(Reason::Pending, format!("takes the lock {lock}")))
     }
 
@@ -44,11 +47,6 @@ impl Draft<'_> {
             |found: &LockFacts| Effect::ReleaseLock { lease: found.lease.clone(), found: version(found) };
         self.effects.extend(ours.map(release));
     }
-}
-
-/// Name of a lock's lease.
-pub(crate) fn lease(shared: bool, namespace: &str, lock: &str) -> String {
-    names::lock_lease((!shared).then_some(namespace), lock)
 }
 
 fn version(found: &LockFacts) -> LeaseVersion {

@@ -87,9 +87,8 @@ impl Draft<'_> {
 
     /// Makes the done keys of what is deployed due once more, where `which` says so.
     pub(super) fn rerun(&mut self, survey: &Survey<'_>, which: impl Fn(&DoneKey) -> bool) {
-        let deployed = |key: &str| {
-            survey.members.iter().any(|it| it.current() && it.leads && it.origin.key == key)
-        };
+        let deployed =
+            |key: &str| survey.members.iter().any(|it| it.current() && it.leads && it.origin.key == key);
         for one in self.status.done.iter_mut().filter(|one| which(one)) {
             one.rerun |= deployed(&one.key);
         }
@@ -98,7 +97,7 @@ impl Draft<'_> {
     /// Ties revisions to done keys where the image that admission saw doesn't release their Pods:
     /// another webhook rewrote it, the key is more than an image, or the Pods follow others. What they
     /// follow are the keys of the Pods that lead, all of them done.
-    pub(super) fn tie_revisions(&mut self, survey: &Survey<'_>) {
+    pub(super) fn tie_revisions(&mut self, valid: &Valid, survey: &Survey<'_>) {
         let name = &self.snapshot.name;
         let mut leading = survey.members.iter().filter(|it| it.current() && it.leads).peekable();
         let followed = leading.peek().map(|member| member.origin.key.clone());
@@ -106,15 +105,15 @@ impl Draft<'_> {
         for member in survey.members.iter().filter(|member| member.waits(name)) {
             let Some(id) = &member.origin.id else { continue };
             let done = &self.status.done;
+            let by_image = valid.rerun_on == RerunOn::Image && member.released_by_image(done);
             let key = if is_done(done, &member.origin.key) {
-                if member.released_by_image(done) { continue } else { &member.origin.key }
+                (!by_image).then(|| member.origin.key.clone())
             } else if !member.leads && member.current() && !member.released(done) {
-                let Some(followed) = &followed else { continue };
-                followed
+                followed.clone()
             } else {
-                continue;
+                None
             };
-            let key = key.clone();
+            let Some(key) = key else { continue };
             if let Some(one) = self.status.done.iter_mut().find(|one| one.key == key)
                 && !one.revisions.contains(id)
             {

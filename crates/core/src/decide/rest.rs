@@ -58,9 +58,8 @@ impl Draft<'_> {
 
     /// A Pod that waits for what nobody leads to.
     fn without_source(&self, survey: &Survey<'_>) -> Option<Standing> {
-        let stranded = |member: &&Member<'_>| {
-            member.current() && !member.leads && !member.released(&self.status.done)
-        };
+        let stranded =
+            |member: &&Member<'_>| member.current() && !member.leads && !member.released(&self.status.done);
         let member = survey.members.iter().find(stranded)?;
         let Member { pod, origin, .. } = member;
         let message = if survey.members.iter().any(|member| member.current() && member.leads) {

@@ -73,12 +73,7 @@ impl Draft<'_> {
 
     /// A Job of the claimed name exists: bound where it is this run's own, made again where it is a
     /// leftover of ours that never started, else left alone.
-    fn bind(
-        &mut self,
-        mut run: CurrentRun,
-        job: &JobFacts,
-        wanted: Option<Wanted<'_>>,
-    ) -> Option<Standing> {
+    fn bind(&mut self, mut run: CurrentRun, job: &JobFacts, wanted: Option<Wanted<'_>>) -> Option<Standing> {
         let has_pod = self.snapshot.run_pods.iter().any(|pod| belongs(pod, &job.uid));
         if identity(&run).agrees(job, &self.snapshot.uid) && !job.terminating {
             run.job_uid = Some(job.uid.clone());
@@ -218,7 +213,8 @@ impl Draft<'_> {
         due.iter().any(|due| {
             due.choose(valid, history, request).is_some_and(|choice| {
                 let changed = due.key != run.key
-                    || (choice.run_hash != run.run_hash && due.template(valid, request, &run.run_hash).is_none());
+                    || (choice.run_hash != run.run_hash
+                        && due.template(valid, request, &run.run_hash).is_none());
                 let attempt = attempt(history, due.key, &choice.run_hash, valid.backoff_limit, self.now);
                 changed
                     && matches!(attempt, Attempt::Now { .. })
@@ -239,9 +235,11 @@ impl Draft<'_> {
                 (false, Reason::UpToDate, format!("migrated {key} in Job {job}{took}"))
             }
             RunResult::NotStarted => (true, Reason::Pending, format!("migration of {key}: {message}")),
-            RunResult::Failed => {
-                (true, Reason::Failed, format!("migration of {key} failed (Job {job}, attempt {attempts}): {message}"))
-            }
+            RunResult::Failed => (
+                true,
+                Reason::Failed,
+                format!("migration of {key} failed (Job {job}, attempt {attempts}): {message}"),
+            ),
             RunResult::Unknown => {
                 (true, Reason::Unknown, format!("migration of {key} (Job {job}) left no result: {message}"))
             }
@@ -253,7 +251,9 @@ impl Draft<'_> {
         // Attempts at the same are one record: the last of them, and how many there were.
         let newest = self.status.history.iter().position(|record| record.key == key);
         let same = |record: &RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
-        if let Some(index) = newest.filter(|index| failures > 0 && self.status.history.get(*index).is_some_and(same)) {
+        if let Some(index) =
+            newest.filter(|index| failures > 0 && self.status.history.get(*index).is_some_and(same))
+        {
             self.status.history.remove(index);
         }
         let record =

@@ -12,6 +12,7 @@ fn gate(migrator: &str, app: &str) -> Gate {
         migrator: migrator.to_owned(),
         selector: Ok(Selector::parse(&selector).unwrap()),
         template_selector: None,
+        open: false,
         container: None,
         done: Vec::new(),
     }

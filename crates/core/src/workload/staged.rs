@@ -67,7 +67,11 @@ mod tests {
             revision,
             long_running: true,
         };
-        let pod = PodFacts { name: name.to_owned(), containers: Vec::<ContainerFacts>::new(), ..PodFacts::default() };
+        let pod = PodFacts {
+            name: name.to_owned(),
+            containers: Vec::<ContainerFacts>::new(),
+            ..PodFacts::default()
+        };
         assert_eq!(left_alone(&pod, &workload(Revision::Older)), expected);
         assert!(!left_alone(&pod, &workload(Revision::Current)));
     }

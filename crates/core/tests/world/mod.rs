@@ -13,8 +13,8 @@ use migrations_api::{DoneKey, MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
-    Admitted, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder, OwnerRef, Owners, PodFacts,
-    Policy, Requests, Snapshot, Termination,
+    Admitted, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder, OwnerRef,
+    Owners, PodFacts, Policy, Requests, Snapshot, Termination,
 };
 use migrations_core::validate::validate;
 use migrations_protocol::Container;
