@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 use migrations_controller::{PARTS, Parts, run};
+use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
 use migrations_process::shutdown::Shutdown;
 
@@ -17,7 +18,8 @@ async fn an_unreachable_api_server_is_waited_for() {
     let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
     let (end, shutdown) = Shutdown::by_hand();
     let parts = Parts { migrators, jobs, gate };
-    let running = tokio::spawn(Box::pin(run(client, "operator".to_owned(), parts, shutdown)));
+    let running =
+        tokio::spawn(Box::pin(run(client, "operator".to_owned(), Policy::default(), parts, shutdown)));
     // Long enough for several attempts: the first pauses are below a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!running.is_finished());

@@ -24,7 +24,7 @@ fn climbed(pod: &PodFacts, cluster: &Owners) -> Option<(String, String, Revision
 }
 
 fn climbed_by(spec: &MigratorSpec, pod: &PodFacts, cluster: &Owners) -> Option<(String, String, Revision)> {
-    let valid = validate(spec).unwrap();
+    let valid = validate(spec).expect("a spec that can be followed");
     let mut snapshot = World::new().snapshot();
     snapshot.pods.push(pod.clone());
     for _ in 0..20 {

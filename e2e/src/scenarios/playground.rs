@@ -111,7 +111,11 @@ pub(crate) fn migrator(script: &str) -> Value {
     json!({
         "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
         "metadata": { "name": SHOP },
-        "spec": { "selector": { "matchLabels": { "app": SHOP } }, "command": ["sh", "-c", script] },
+        "spec": {
+            "selector": { "matchLabels": { "app": SHOP } }, "command": ["sh", "-c", script],
+            // What fails here fails again.
+            "backoffLimit": 0,
+        },
     })
 }
 

@@ -65,7 +65,7 @@ impl Shop {
     }
 
     pub(crate) async fn create_migrator(&self) {
-        let shop = migrator("shop").selecting("app", "shop").command(["migrate"]);
+        let shop = migrator("shop").selecting("app", "shop").command(["migrate"]).backoff_limit(0);
         self.namespace.create(&shop).await;
     }
 

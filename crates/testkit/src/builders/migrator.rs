@@ -38,6 +38,11 @@ impl Object<Migrator> {
         self.with(json!({ "spec": { "image": image } }))
     }
 
+    /// Sets how often a failed run is tried again.
+    pub fn backoff_limit(self, limit: i32) -> Self {
+        self.with(json!({ "spec": { "backoffLimit": limit } }))
+    }
+
     /// Names the container whose image is migrated.
     pub fn named_container(self, name: &str) -> Self {
         self.with(json!({ "spec": { "container": name } }))
