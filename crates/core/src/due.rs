@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use migrations_api::{DoneKey, RunRecord, RunResult, Source};
+use migrations_api::{DoneKey, MigratorStatus, RunRecord, RunResult, Source};
 use serde_json::Value;
 
 use crate::job;
@@ -75,22 +75,26 @@ pub fn due<'a>(survey: &'a Survey<'a>, done: &[DoneKey], requested: bool) -> Vec
 
 impl<'a> Due<'a> {
     /// The source of the next attempt. Attempts at a key go on with the template that the last one
-    /// had, for as long as there is one like it (contract §3): of two workloads with one image, a
-    /// failure of the one must not be forgotten over the other. `request` is part of the hash.
-    pub fn choose(&self, valid: &Valid, history: &[RunRecord], request: Option<&str>) -> Option<Choice<'a>> {
-        let newest = history.iter().find(|record| record.key == self.key);
-        let mut first = None;
-        for source in &self.candidates {
-            let Some(template) = source.origin.template else { continue };
-            let run_hash = job::run_hash(valid, template, request);
-            let same = newest.is_some_and(|record| record.run_hash == run_hash);
-            let choice = Choice { source, run_hash };
-            if same {
-                return Some(choice);
-            }
-            first.get_or_insert(choice);
-        }
-        first
+    /// had, for as long as there is one like it, and with its workload (contract §3): of two workloads
+    /// with one image, a failure of the one must not be forgotten over the other. `request` is part of
+    /// the hash.
+    pub fn choose(
+        &self,
+        valid: &Valid,
+        status: &MigratorStatus,
+        request: Option<&str>,
+    ) -> Option<Choice<'a>> {
+        let newest = status.history.iter().find(|record| record.key == self.key);
+        let before = status.source.as_ref().and_then(|source| source.uid.as_ref());
+        let choices = self.candidates.iter().filter_map(|source| {
+            let run_hash = job::run_hash(valid, source.origin.template?, request);
+            Some(Choice { source, run_hash })
+        });
+        choices.min_by_key(|choice| {
+            let same = newest.is_some_and(|record| record.run_hash == choice.run_hash);
+            let again = same && before.is_some() && before == choice.source.origin.reference.uid.as_ref();
+            (!same, !again)
+        })
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Workload<'a> {
     pub object: &'a Value,
     /// The template that new Pods are made from.
     pub template: &'a Value,
+    /// Image of the key container in it.
+    pub image: &'a str,
     /// The template that this very Pod was made from; `None` where it can't be had any more.
     pub own: Option<OwnTemplate<'a>>,
     /// Whether the Pod was made from the template as it stands.
@@ -124,6 +126,7 @@ pub fn climb<'a>(
         reference: top.reference.clone(),
         object: top.object,
         template: top.template,
+        image: top.key.image,
         own: own.map(|(template, key)| OwnTemplate {
             template,
             of_job,

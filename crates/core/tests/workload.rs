@@ -1,6 +1,6 @@
 //! The climb from a Pod to its workload, for workloads of every kind (contract §3).
 
-#![allow(clippy::panic, reason = "a test ends with a panic")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a test ends with a panic")]
 
 #[cfg(test)]
 mod world;

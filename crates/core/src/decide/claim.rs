@@ -16,9 +16,10 @@ impl Draft<'_> {
     /// Claims the first due key whose turn it is.
     pub(super) fn claim(&mut self, wanted: Wanted<'_>, survey: &Survey<'_>) -> Standing {
         let Wanted { valid, due, request } = wanted;
-        let history = self.status.history.clone();
+        let status = self.status.clone();
+        let history = &status.history;
         let mut choices: Vec<_> =
-            due.iter().filter_map(|due| Some((due, due.choose(valid, &history, request)?))).collect();
+            due.iter().filter_map(|due| Some((due, due.choose(valid, &status, request)?))).collect();
         if valid.suspend {
             let keys: Vec<_> = due.iter().map(|due| due.key).collect();
             return Standing::stalled(
@@ -26,10 +27,10 @@ impl Draft<'_> {
                 format!("migration of {} doesn't start while spec.suspend is true", keys.join(", ")),
             );
         }
-        choices.sort_by_key(|(due, choice)| given_up(&history, due.key, &choice.run_hash));
+        choices.sort_by_key(|(due, choice)| given_up(history, due.key, &choice.run_hash));
         let (mut stalled, mut pause) = (None, None);
         for (due, choice) in choices {
-            match attempt(&history, due.key, &choice.run_hash, valid.backoff_limit, self.now) {
+            match attempt(history, due.key, &choice.run_hash, valid.backoff_limit, self.now) {
                 Attempt::Now { failures } => match self.claim_one(wanted, due, &choice, failures) {
                     Ok(standing) => {
                         self.take_up_request(survey);

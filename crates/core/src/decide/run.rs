@@ -211,7 +211,7 @@ impl Draft<'_> {
         }
         let history = &self.status.history;
         due.iter().any(|due| {
-            due.choose(valid, history, request).is_some_and(|choice| {
+            due.choose(valid, &self.status, request).is_some_and(|choice| {
                 let changed = due.key != run.key
                     || (choice.run_hash != run.run_hash
                         && due.template(valid, request, &run.run_hash).is_none());

@@ -14,13 +14,19 @@ impl Draft<'_> {
     /// Jobs, which nobody will replace at all.
     pub(super) fn supersede(&mut self, survey: &Survey<'_>) {
         let name = &self.snapshot.name;
-        // What is deployed has the same key: its run releases them too.
-        let awaited = |key: &str| survey.members.iter().any(|it| it.current() && it.origin.key == key);
+        // Another revision with the same key is due, or will be: its run releases them too.
+        let running = self.status.current.as_ref().map(|run| &run.key);
+        let awaited = |member: &Member<'_>| {
+            let key = &member.origin.key;
+            let next = member.origin.workload.as_ref().is_some_and(|workload| workload.image == *key);
+            next || running == Some(key)
+                || survey.members.iter().any(|it| it.current() && it.origin.key == *key)
+        };
         let superseded = survey.members.iter().filter(|member| {
             member.origin.revision == Revision::Older
                 && member.waits(name)
                 && !member.released(&self.status.done)
-                && !awaited(&member.origin.key)
+                && !awaited(member)
         });
         let mut revisions: BTreeMap<&String, String> = BTreeMap::new();
         for member in superseded {

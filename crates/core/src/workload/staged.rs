@@ -63,6 +63,7 @@ mod tests {
             reference: reference.clone(),
             object: &object,
             template: &object,
+            image: "",
             own: None,
             revision,
             long_running: true,

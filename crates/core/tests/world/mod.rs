@@ -132,6 +132,39 @@ impl World {
         self
     }
 
+    /// Sets a StatefulSet's template to `image`; its earlier ones are kept as the controller does.
+    pub(crate) fn deploy_stateful(&mut self, set: &str, image: &str) -> &mut Self {
+        let revision = format!("{set}-{}", hash(image));
+        self.owners.insert(
+            owner("apps/v1", "StatefulSet", set),
+            Some(json!({
+                "metadata": { "generation": 1 },
+                "spec": { "template": template(set, image, None) },
+                "status": { "observedGeneration": 1, "updateRevision": revision },
+            })),
+        );
+        let kept = OwnerRef { uid: None, ..owner("apps/v1", "ControllerRevision", &revision) };
+        let template = template(set, image, None);
+        self.owners.insert(kept, Some(json!({ "data": { "spec": { "template": template } } })));
+        self
+    }
+
+    /// A held Pod of a StatefulSet's revision with that image.
+    pub(crate) fn stateful_pod(&mut self, set: &str, ordinal: u32, image: &str) -> &mut PodFacts {
+        let name = format!("{set}-{ordinal}");
+        self.pods.retain(|pod| pod.name != name);
+        let revision = format!("{set}-{}", hash(image));
+        let uid = format!("uid-{name}-{}", self.clock);
+        let pod = self.pod(set, image);
+        pod.name = name;
+        pod.uid = uid;
+        pod.owner = Some(owner("apps/v1", "StatefulSet", set));
+        pod.admitted = Some(admitted(image, Some(format!("uid-{set}/{revision}"))));
+        pod.labels.remove("pod-template-hash");
+        pod.labels.insert("controller-revision-hash".to_owned(), revision);
+        pod
+    }
+
     /// Starts the application of every Pod whose image is done.
     pub(crate) fn release(&mut self) -> &mut Self {
         for pod in &mut self.pods {
