@@ -5,9 +5,9 @@
 #[cfg(test)]
 mod world;
 
-use migrations_core::snapshot::PodFacts;
+use migrations_core::snapshot::{ContainerState, PodFacts};
 use proptest::prelude::*;
-use world::World;
+use world::{World, lock};
 
 #[derive(Clone, Debug)]
 enum Happening {
@@ -21,7 +21,16 @@ enum Happening {
     JobVanishes,
     ForeignRun,
     ForeignRunEnds,
+    RunIsStuck,
     SpecChanges(u8),
+    Suspend(bool),
+    BackoffLimit(i32),
+    Lock(bool),
+    LockElsewhere(bool),
+    Request(u8),
+    RunImage(Option<&'static str>),
+    Mark(&'static str),
+    TimePasses(i64),
     Serve,
 }
 
@@ -39,7 +48,16 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::JobVanishes),
         1 => Just(Happening::ForeignRun),
         1 => Just(Happening::ForeignRunEnds),
+        1 => Just(Happening::RunIsStuck),
         1 => (0u8..3).prop_map(Happening::SpecChanges),
+        1 => any::<bool>().prop_map(Happening::Suspend),
+        1 => (0i32..3).prop_map(Happening::BackoffLimit),
+        1 => any::<bool>().prop_map(Happening::Lock),
+        1 => any::<bool>().prop_map(Happening::LockElsewhere),
+        1 => (0u8..3).prop_map(Happening::Request),
+        1 => prop_oneof![Just(None), Just(Some("ddl:1")), Just(Some("ddl:2"))].prop_map(Happening::RunImage),
+        1 => prop_oneof![Just("shop:a"), Just("shop:b")].prop_map(Happening::Mark),
+        2 => (1i64..400).prop_map(Happening::TimePasses),
         2 => Just(Happening::Serve),
     ]
 }
@@ -60,9 +78,64 @@ fn happen(world: &mut World, happening: &Happening) {
         }
         Happening::ForeignRun => drop(world.foreign_run()),
         Happening::ForeignRunEnds => drop(world.foreign_run_ends()),
+        Happening::RunIsStuck => {
+            let pod = world.run_pods.iter_mut().rfind(|pod| pod.phase == "Pending");
+            let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
+            pod.map(|pod| pod.containers[0].state = stuck).unwrap_or_default();
+        }
         Happening::SpecChanges(number) => world.spec.args = Some(vec![number.to_string()]),
+        Happening::Suspend(suspend) => world.spec.suspend = Some(*suspend),
+        Happening::BackoffLimit(limit) => world.spec.backoff_limit = Some(*limit),
+        Happening::Lock(locks) => world.spec.lock = locks.then(|| "db".to_owned()),
+        Happening::LockElsewhere(held) => {
+            let lease = world.policy.lease("default", "db");
+            world.locks.retain(|lock| lock.holder.uid == "uid-shop");
+            if *held && world.locks.is_empty() {
+                world.locks.push(lock(&lease, "uid-other"));
+            }
+        }
+        Happening::Request(token) => world.requests.run = Some(token.to_string()),
+        Happening::RunImage(image) => world.spec.image = image.map(str::to_owned),
+        Happening::Mark(image) => world.requests.done = Some((*image).to_owned()),
+        Happening::TimePasses(seconds) => drop(world.wait(*seconds)),
         Happening::Serve => drop(world.release()),
     }
+}
+
+/// The rules that Argo CD, Flux and kubectl-based tools apply to any object (kstatus): an object is
+/// failed while `Stalled`, in progress while `Reconciling` or not `Ready`, else current. One of them
+/// is to hold, and it is to be the one that the reason speaks of.
+fn kstatus_agrees(world: &World) -> bool {
+    let status = &world.status;
+    let is =
+        |kind: &str, value: &str| status.conditions.iter().any(|it| it.type_ == kind && it.status == value);
+    if status.conditions.is_empty() {
+        return true;
+    }
+    let result = if status.observed_generation != Some(1) {
+        "InProgress"
+    } else if is("Stalled", "True") {
+        "Failed"
+    } else if is("Reconciling", "True") || !is("Ready", "True") {
+        "InProgress"
+    } else {
+        "Current"
+    };
+    let both = is("Stalled", "True") && is("Reconciling", "True");
+    let abnormal_ones_are_true = !is("Stalled", "False") && !is("Reconciling", "False");
+    let expected: &[&str] = match world.reason().as_str() {
+        "Idle" | "UpToDate" => &["Current"],
+        // Something due or nothing due.
+        "Suspended" => &["Current", "Failed"],
+        "GatePending" | "Pending" | "Running" | "BackOff" | "Locked" | "EarlierRunUnfinished" => {
+            &["InProgress"]
+        }
+        _ => &["Failed"],
+    };
+    expected.contains(&result)
+        && !both
+        && abnormal_ones_are_true
+        && is("Ready", "True") == (result == "Current")
 }
 
 proptest! {
@@ -79,12 +152,18 @@ proptest! {
             for key in before {
                 prop_assert!(world.done().contains(&key.as_str()), "S5: the record of {key} is lost");
             }
+            prop_assert!(kstatus_agrees(&world), "{:?}", world.status.conditions);
         }
+        // Faults stop.
         world.foreign_run_ends();
-        for _ in 0..10 {
-            world.settle().run_starts().settle().run_ends(0, "");
+        world.spec.suspend = None;
+        world.locks.retain(|lock| lock.holder.uid == "uid-shop");
+        for _ in 0..12 {
+            world.wait(400).settle().run_starts().settle().run_ends(0, "");
         }
-        world.settle();
+        world.wait(400).settle();
+        prop_assert!(world.locks.is_empty(), "a lock is held for nothing");
+        prop_assert!(kstatus_agrees(&world), "{:?}", world.status.conditions);
         let unfinished = world.run_pods.iter().filter(|pod| pod.unfinished()).count();
         prop_assert_eq!(unfinished, 0);
         prop_assert!(world.status.current.is_none(), "{:?}", world.status.current);

@@ -107,7 +107,14 @@ impl Draft<'_> {
         if let Some(standing) = self.earlier_run(Some(&job.uid)) {
             return Some(standing);
         }
-        let Wanted { valid, .. } = wanted?;
+        let Wanted { valid, due, .. } = wanted?;
+        let record = self.status.done.iter().find(|done| done.key == run.key);
+        if !due.iter().any(|due| due.key == run.key) || record.is_some_and(|done| !done.rerun) {
+            // Marked as done, or rolled back, in the moment before its start: the claim is given back,
+            // and the Job is a leftover.
+            self.status.current = None;
+            return None;
+        }
         if valid.suspend {
             return Some(Standing::stalled(
                 Reason::Suspended,

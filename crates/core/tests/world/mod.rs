@@ -279,8 +279,12 @@ impl World {
                 self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
             }
             Effect::EndPod { uid, .. } => {
-                let pod = self.run_pods.iter_mut().find(|pod| pod.uid == *uid);
-                pod.unwrap().phase = "Failed".to_owned();
+                let pod = self.run_pods.iter_mut().find(|pod| pod.uid == *uid).unwrap();
+                pod.phase = "Failed".to_owned();
+                let job = pod.owner.as_ref().and_then(|owner| owner.uid.clone());
+                let job = self.jobs.iter_mut().find(|it| Some(&it.uid) == job.as_ref()).unwrap();
+                job.outcome =
+                    Some(JobOutcome::Failed("Job has reached the specified backoff limit".to_owned()));
             }
             Effect::DeletePod { uid, .. } => {
                 let index = self.pods.iter().position(|pod| pod.uid == *uid).unwrap();
