@@ -4,6 +4,7 @@
 pub mod conditions;
 mod migrator;
 pub mod names;
+mod schema;
 mod status;
 
 pub use conditions::{Reason, condition};

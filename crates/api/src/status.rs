@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What has been migrated, what is being migrated, and who waits.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::unwrap_descriptions)]
 pub struct MigratorStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]

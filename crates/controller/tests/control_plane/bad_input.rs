@@ -18,14 +18,14 @@ async fn a_selector_that_cannot_be_followed_is_a_condition_that_names_field_and_
     let migrators: Api<Migrator> = shop.namespace.api();
     let broken = json!({
         "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator", "metadata": { "name": "shop" },
-        "spec": { "selector": { "matchExpressions": [{ "key": "app", "operator": "In" }] } },
+        "spec": { "selector": {} },
     });
     let broken = serde_json::from_value(broken).expect("a Migrator");
     migrators.create(&PostParams::default(), &broken).await.expect("the schema lets it pass");
     let status = shop.until_reason("InvalidSpec").await;
     let message = &status.conditions[0].message;
     assert!(
-        message.contains("spec.selector matchExpressions[0]") && message.contains("add at least one"),
+        message.contains("spec.selector is empty") && message.contains("at least one label"),
         "{message}"
     );
     controller.stop().await;
