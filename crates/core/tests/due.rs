@@ -1,5 +1,7 @@
 //! What is due, released, superseded or a baseline, a test a sentence of the contract (§3).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
+
 #[cfg(test)]
 mod world;
 

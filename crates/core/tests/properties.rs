@@ -2,6 +2,8 @@
 //! contract (§5) hold on the way, and when faults stop everything comes to rest (L1, L2). S1 and S3
 //! are asserted by the world itself at each start.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
+
 #[cfg(test)]
 mod world;
 

@@ -1,5 +1,7 @@
 //! Attempts, requests, locks and what is given up, a test a sentence of the contract (§2, §5).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
+
 #[cfg(test)]
 mod world;
 
