@@ -159,6 +159,8 @@ impl Draft<'_> {
         if standing.state == State::Stalled && standing_changed(snapshot, &standing) && !told {
             self.tell(true, standing.reason, standing.message);
         }
+        // A Job that is refused must not keep what else is to be done from being done.
+        self.effects.sort_by_key(|effect| matches!(effect, Effect::CreateJob(_) | Effect::StartJob { .. }));
         Plan {
             status: changed.then(|| Box::new(self.status)),
             effects: self.effects,

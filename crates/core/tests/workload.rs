@@ -116,6 +116,29 @@ fn a_stateful_set(#[case] status: Value, #[case] hash: &str, #[case] revision: R
     assert_eq!(climbed(&pod, &cluster), Some(expected));
 }
 
+/// Its own image may have been rewritten by another webhook.
+#[rstest]
+#[case::of_a_stateful_set("StatefulSet", "db-1", "db-1")]
+#[case::of_a_daemon_set("DaemonSet", "1", "db-1")]
+fn the_key_of_an_older_revision_is_in_the_template_that_is_kept_of_it(
+    #[case] kind: &str,
+    #[case] hash: &str,
+    #[case] kept: &str,
+) {
+    let set = owner("apps/v1", kind, "db");
+    let object = json!({
+        "metadata": { "generation": 2, "annotations": { "deprecated.daemonset.template.generation": "2" } },
+        "spec": { "template": template("shop:v2") },
+        "status": { "observedGeneration": 2, "updateRevision": "db-2" },
+    });
+    let kept = OwnerRef { uid: None, ..owner("apps/v1", "ControllerRevision", kept) };
+    let revision = json!({ "data": { "spec": { "template": template("shop:v1") } } });
+    let cluster = BTreeMap::from([(set.clone(), Some(object)), (kept, Some(revision))]);
+    let labels = [("controller-revision-hash", hash), ("pod-template-generation", "1")];
+    let pod = pod_of(Some(set), "mirror/shop@sha256:1", &labels);
+    assert_eq!(climbed(&pod, &cluster), Some((kind.to_owned(), "shop:v1".to_owned(), Older)));
+}
+
 #[rstest]
 #[case::newest(&[("pod-template-generation", "2")], Current)]
 #[case::older(&[("pod-template-generation", "1")], Older)]
@@ -157,6 +180,74 @@ fn an_argo_rollout(#[case] rollout: Value) {
     let pod = pod_of(Some(set), "shop:v1", &[]);
     let expected = ("Rollout".to_owned(), "shop:v1".to_owned(), Current);
     assert_eq!(climbed(&pod, &cluster), Some(expected));
+}
+
+/// A canary and the stable Pods beside it: which is which is said by their labels.
+#[rstest]
+#[case::canary("2", "5f", "5f", Current)]
+#[case::stable("2", "5f", "7a", Older)]
+#[case::status_lags("1", "5f", "5f", Unknown)]
+fn a_rollout_midway(
+    #[case] observed: &str,
+    #[case] current: &str,
+    #[case] of_pod: &str,
+    #[case] revision: Revision,
+) {
+    let (set, top) =
+        (owner("apps/v1", "ReplicaSet", "web-1"), owner("argoproj.io/v1alpha1", "Rollout", "web"));
+    let rollout = json!({
+        "metadata": { "generation": 2 },
+        "spec": { "template": template("shop:v1") },
+        "status": { "observedGeneration": observed, "currentPodHash": current },
+    });
+    let cluster = chain(&set, &template("shop:v1"), &top, rollout);
+    let pod = pod_of(Some(set), "shop:v1", &[("rollouts-pod-template-hash", of_pod)]);
+    assert_eq!(climbed(&pod, &cluster).unwrap().2, revision);
+}
+
+/// As Knative has them: kinds of its own above a Deployment, which is where people stop to look.
+#[test]
+fn owners_above_a_deployment_are_of_no_interest() {
+    let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
+    let above = owner("serving.knative.dev/v1", "Revision", "web-00001");
+    let cluster = chain(&set, &template("shop:v1"), &deployment, owned_by(&above, &template("shop:v1")));
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    assert_eq!(climbed(&pod, &cluster).unwrap().0, "Deployment");
+}
+
+#[test]
+fn an_owner_that_vanishes_in_the_middle_ends_the_climb_below_it() {
+    let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
+    let mut cluster = chain(&set, &template("shop:v1"), &deployment, with_template(&template("shop:v1")));
+    cluster.insert(deployment, None);
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    assert_eq!(climbed(&pod, &cluster).unwrap().0, "ReplicaSet");
+}
+
+#[test]
+fn every_owner_is_asked_for_once_however_many_pods_it_has() {
+    let (set, deployment) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("apps/v1", "Deployment", "web"));
+    let mut snapshot = World::new().snapshot();
+    snapshot.pods = (0..50)
+        .map(|number| PodFacts { name: format!("pod-{number}"), ..pod_of(Some(set.clone()), "shop:v1", &[]) })
+        .collect();
+    let valid = validate(&World::new().spec).expect("a spec that can be followed");
+    let mut asked = Vec::new();
+    let cluster = chain(&set, &template("shop:v1"), &deployment, with_template(&template("shop:v1")));
+    loop {
+        let wanted = wanted(&valid, &snapshot);
+        if wanted.is_empty() {
+            break;
+        }
+        for reference in wanted {
+            snapshot.owners.insert(reference.clone(), cluster.get(&reference).cloned().flatten());
+            asked.push(reference.kind);
+        }
+    }
+    assert_eq!(asked, ["ReplicaSet", "Deployment"]);
+    let survey = survey(&valid, &snapshot.pods, &snapshot.owners);
+    let first = &survey.members[0].origin;
+    assert!(survey.members.iter().all(|member| std::rc::Rc::ptr_eq(&member.origin, first)));
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn names_of(list: &Value) -> Vec<&str> {
 #[case::required_and_done(
     json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}),
     &[done(None, "shop:2")], Untouched::Done)]
+#[case::opened_gate(json!({}), &[Gate { open: true, ..gate("shop", "shop") }], Untouched::Done)]
 #[case::unreadable_migrator(json!({}), &[Gate::unreadable("shop", "spec.selector: missing")], Untouched::NoMatch)]
 fn a_pod_that_need_not_wait_is_left_alone(
     #[case] changes: Value,
@@ -96,6 +97,29 @@ fn a_pod_that_need_not_wait_is_left_alone(
 fn a_pod_whose_key_is_not_done_waits(#[case] gate: Gate) {
     let after = admit(&shop_pod(&json!({})), &[gate]);
     assert_eq!(names_of(&after["spec"]["initContainers"]), ["migrate-wait-shop"]);
+}
+
+#[rstest]
+#[case::of_a_replica_set(
+    json!({"metadata": {"labels": {"pod-template-hash": "7d"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7d", "uid": "u1", "controller": true}]}}),
+    Some("--revision=u1/7d"))]
+#[case::bare(json!({}), None)]
+fn a_waiter_is_given_what_its_pod_was_made_from(#[case] changes: Value, #[case] expected: Option<&str>) {
+    let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
+    let arguments = after["spec"]["initContainers"][0]["args"].as_array().unwrap();
+    let revision = arguments.iter().filter_map(Value::as_str).find(|it| it.starts_with("--revision"));
+    assert_eq!(revision, expected);
+}
+
+#[rstest]
+#[case::leads(json!({"matchLabels": {"app": "shop"}}), false)]
+#[case::follows(json!({"matchLabels": {"role": "leader"}}), true)]
+fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[case] follows: bool) {
+    let leaders = Selector::parse(&serde_json::from_value(leaders).unwrap()).ok();
+    let after = admit(&shop_pod(&json!({})), &[Gate { template_selector: leaders, ..gate("shop", "shop") }]);
+    let arguments = after["spec"]["initContainers"][0]["args"].as_array().unwrap();
+    assert_eq!(arguments.iter().any(|it| it == "--follower"), follows);
 }
 
 #[test]
