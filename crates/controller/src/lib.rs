@@ -6,6 +6,7 @@ pub mod config;
 pub mod execute;
 pub mod gate;
 pub mod gather;
+pub mod lease;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
@@ -23,6 +24,7 @@ use tokio::sync::watch as channel;
 
 use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
+use crate::lease::Election;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
@@ -40,7 +42,10 @@ const CERTIFICATES: Duration = Duration::from_hours(1);
 const CERTIFICATES_RETRY: Duration = Duration::from_secs(2);
 
 /// What has to be in place before the controller is ready.
+#[derive(Clone)]
 pub struct Parts {
+    /// The lease is read: this replica knows whether it leads.
+    pub lease: Part,
     /// Migrators are listed.
     pub migrators: Part,
     /// Jobs are listed.
@@ -50,13 +55,36 @@ pub struct Parts {
 }
 
 /// Names of [`Parts`], in order, as readiness shows them.
-pub const PARTS: [&str; 3] = ["Migrators listed", "Jobs listed", "webhook entries in place"];
+pub const PARTS: [&str; 4] = ["lease read", "Migrators listed", "Jobs listed", "webhook entries in place"];
 
-/// Runs until `shutdown` is requested.
-pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shutdown) {
+impl Parts {
+    /// A replica that leads has everything in place; one that stands by needs to know only that.
+    fn say(&self, stands_by: bool) {
+        let Self { lease, migrators, jobs, gate } = self;
+        lease.set(true);
+        for part in [migrators, jobs, gate] {
+            part.set(stands_by);
+        }
+    }
+}
+
+/// Runs until `shutdown` is requested: does the work while this replica is the leader, and waits
+/// for that else. No other replica may ever have the same `identity`.
+pub async fn run(client: Client, namespace: String, identity: String, parts: Parts, shutdown: Shutdown) {
+    let election = Election::new(client.clone(), &namespace, identity);
+    let work = || {
+        parts.say(false);
+        Box::pin(lead(client.clone(), namespace.clone(), parts.clone()))
+    };
+    election.work(|| parts.say(true), work, &shutdown).await;
+}
+
+/// The leader's work. It goes on until it is dropped, whether the caller leads or not.
+pub async fn lead(client: Client, namespace: String, parts: Parts) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
     let pods = PodWatches::new(client.clone(), queue.clone());
+    let _watching = Watching(pods.clone());
     let jobs = JobWatch::default();
     let gates = Gates::default();
     let (publish, bundle) = channel::channel(None);
@@ -113,7 +141,17 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         () = follow_jobs => {}
         () = keeper.run() => {}
         () = keep_certificates => {}
-        () = shutdown.requested() => {}
+    }
+}
+
+/// Ends the watches of Pods when it is dropped: they are tasks of their own.
+struct Watching(PodWatches);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        for namespace in self.0.namespaces() {
+            self.0.select(&namespace, Vec::new());
+        }
     }
 }
 
