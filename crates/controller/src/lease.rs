@@ -208,3 +208,18 @@ async fn until_lapse(work: impl Future<Output = ()>, leads_until: channel::Recei
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After a pause the work may be woken before the timers are.
+    #[tokio::test(start_paused = true)]
+    async fn work_goes_no_step_beyond_the_time() {
+        let now = Instant::now();
+        let (_renewed, leads_until) = channel::channel(now);
+        assert!(!until_lapse(async { panic!("a step") }, leads_until).await);
+        let (_renewed, leads_until) = channel::channel(now + Duration::from_secs(1));
+        assert!(until_lapse(async {}, leads_until).await);
+    }
+}

@@ -176,3 +176,23 @@ async fn keep_certificates(
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use migrations_testkit::recording::RecordingServer;
+
+    use super::*;
+    use crate::watch::pods::Selected;
+
+    #[tokio::test]
+    async fn a_replica_that_leads_no_longer_watches_no_pods() {
+        let (queue, _queued) = Queue::new();
+        let pods = PodWatches::new(RecordingServer::new().client(), queue);
+        let watching = Watching(pods.clone());
+        for namespace in ["shop", "blog"] {
+            pods.select(namespace, vec![Selected { migrator: "web".to_owned(), selector: None }]);
+        }
+        drop(watching);
+        assert!(pods.namespaces().is_empty());
+    }
+}

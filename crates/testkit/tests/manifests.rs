@@ -54,6 +54,7 @@ fn the_controllers_rights_are_limited_to_the_operators_own_names() {
     );
     let secrets = [names::CA_SECRET, names::SERVING_SECRET].map(str::to_owned);
     assert_eq!(rule_names(rule("Role", controller, "secrets")), secrets.into());
+    assert_eq!(rule_names(rule("Role", controller, "leases")), [names::CONTROLLER_LEASE.to_owned()].into());
     assert_eq!(
         rule_names(rule("Role", "migrations-webhook", "secrets")),
         [names::SERVING_SECRET.to_owned()].into()
@@ -71,6 +72,20 @@ fn the_webhook_may_write_nothing() {
         for rule in role["rules"].as_array().unwrap() {
             assert_eq!(rule["verbs"], json!(["list", "watch"]), "{rule}");
         }
+    }
+}
+
+#[test]
+fn each_program_has_two_replicas_and_its_rollouts_and_drains_leave_one() {
+    for name in ["migrations-controller", "migrations-webhook"] {
+        let deployment = manifest("Deployment", name);
+        assert_eq!(deployment["spec"]["replicas"], 2, "{name}");
+        assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0, "{name}");
+        let budget = manifest("PodDisruptionBudget", name);
+        assert_eq!(budget["spec"]["minAvailable"], 1, "{name}");
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        let selected = budget["spec"]["selector"]["matchLabels"].as_object().unwrap();
+        assert!(selected.iter().all(|(key, value)| labels[key] == *value), "{name}");
     }
 }
 
