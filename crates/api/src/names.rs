@@ -62,6 +62,9 @@ pub const CA_BUNDLE_CONFIG_MAP: &str = "migrations-ca-bundle";
 /// Key of [`CA_BUNDLE_CONFIG_MAP`] and file name in the waiter's volume.
 pub const CA_BUNDLE_KEY: &str = "ca.crt";
 
+/// Lease in the operator's namespace; the replica of the controller that holds it leads.
+pub const CONTROLLER_LEASE: &str = "migrations-controller";
+
 /// Service in the operator's namespace that the API server and waiters call.
 pub const WEBHOOK_SERVICE: &str = "migrations-webhook";
 

@@ -13,6 +13,14 @@ pub struct Config {
     #[arg(long, env = "POD_NAMESPACE", default_value = names::OPERATOR_NAMESPACE, value_name = "NAMESPACE")]
     pub namespace: String,
 
+    /// Name of this Pod; with its uid it names this replica among those that may lead
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: String,
+
+    /// Uid of this Pod
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: String,
+
     /// Name of a lock that holds for Migrators of all namespaces; may be given several times. Others
     /// hold within the namespace of the Migrators that name them
     #[arg(long = "shared-lock", env = "SHARED_LOCKS", value_delimiter = ',', value_name = "NAME")]

@@ -6,6 +6,7 @@ pub mod config;
 pub mod execute;
 pub mod gate;
 pub mod gather;
+pub mod lease;
 pub mod locks;
 pub mod reconcile;
 pub mod report;
@@ -26,6 +27,7 @@ use tokio::sync::watch as channel;
 use crate::execute::Executor;
 use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
+use crate::lease::Election;
 use crate::locks::Locks;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
@@ -45,7 +47,10 @@ const CERTIFICATES: Duration = Duration::from_hours(1);
 const CERTIFICATES_RETRY: Duration = Duration::from_secs(2);
 
 /// What has to be in place before the controller is ready.
+#[derive(Clone)]
 pub struct Parts {
+    /// The lease is read: this replica knows whether it leads.
+    pub lease: Part,
     /// Migrators are listed.
     pub migrators: Part,
     /// Jobs are listed.
@@ -55,13 +60,43 @@ pub struct Parts {
 }
 
 /// Names of [`Parts`], in order, as readiness shows them.
-pub const PARTS: [&str; 3] = ["Migrators listed", "Jobs listed", "webhook entries in place"];
+pub const PARTS: [&str; 4] = ["lease read", "Migrators listed", "Jobs listed", "webhook entries in place"];
 
-/// Runs until `shutdown` is requested.
-pub async fn run(client: Client, namespace: String, policy: Policy, parts: Parts, shutdown: Shutdown) {
+impl Parts {
+    /// A replica that leads has everything in place; one that stands by needs to know only that.
+    fn say(&self, stands_by: bool) {
+        let Self { lease, migrators, jobs, gate } = self;
+        lease.set(true);
+        for part in [migrators, jobs, gate] {
+            part.set(stands_by);
+        }
+    }
+}
+
+/// Runs until `shutdown` is requested: does the work while this replica is the leader, and waits
+/// for that else. No other replica may ever have the same `identity`.
+pub async fn run(
+    client: Client,
+    namespace: String,
+    identity: String,
+    policy: Policy,
+    parts: Parts,
+    shutdown: Shutdown,
+) {
+    let election = Election::new(client.clone(), &namespace, identity);
+    let work = || {
+        parts.say(false);
+        Box::pin(lead(client.clone(), namespace.clone(), policy.clone(), parts.clone()))
+    };
+    election.work(|| parts.say(true), work, &shutdown).await;
+}
+
+/// The leader's work. It goes on until it is dropped, whether the caller leads or not.
+pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Parts) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
     let pods = PodWatches::new(client.clone(), queue.clone());
+    let _watching = Watching(pods.clone());
     let jobs = JobWatch::default();
     let gates = Gates::default();
     let (publish, bundle) = channel::channel(None);
@@ -131,7 +166,17 @@ pub async fn run(client: Client, namespace: String, policy: Policy, parts: Parts
         () = follow_locks => {}
         () = keeper.run() => {}
         () = keep_certificates => {}
-        () = shutdown.requested() => {}
+    }
+}
+
+/// Ends the watches of Pods when it is dropped: they are tasks of their own.
+struct Watching(PodWatches);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        for namespace in self.0.namespaces() {
+            self.0.select(&namespace, Vec::new());
+        }
     }
 }
 
@@ -154,5 +199,25 @@ async fn keep_certificates(
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations_testkit::recording::RecordingServer;
+
+    use super::*;
+    use crate::watch::pods::Selected;
+
+    #[tokio::test]
+    async fn a_replica_that_leads_no_longer_watches_no_pods() {
+        let (queue, _queued) = Queue::new();
+        let pods = PodWatches::new(RecordingServer::new().client(), queue);
+        let watching = Watching(pods.clone());
+        for namespace in ["shop", "blog"] {
+            pods.select(namespace, vec![Selected { migrator: "web".to_owned(), selector: None }]);
+        }
+        drop(watching);
+        assert!(pods.namespaces().is_empty());
     }
 }

@@ -13,15 +13,19 @@ use migrations_process::{listen::listen, shutdown::Shutdown};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Config { namespace, shared_locks, hide_run_output, probes, telemetry } = Config::parse();
+    let Config { namespace, pod_name, pod_uid, shared_locks, hide_run_output, probes, telemetry } =
+        Config::parse();
     telemetry.start()?;
     let shutdown = Shutdown::on_signal()?;
     let client = Client::try_default()
         .await
         .context("no way to the API server: neither a service account's files nor a kubeconfig")?;
-    let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
+    let (readiness, [lease, migrators, jobs, gate]) = Readiness::of(PARTS);
     tokio::spawn(serve(listen(probes.probe_port).await?, readiness, Arc::default()));
+    let parts = Parts { lease, migrators, jobs, gate };
+    // Another Pod of the same name is another replica.
+    let identity = format!("{pod_name}_{pod_uid}");
     let policy = Policy { shared_locks: shared_locks.into_iter().collect(), hide_output: hide_run_output };
-    Box::pin(run(client, namespace, policy, Parts { migrators, jobs, gate }, shutdown)).await;
+    Box::pin(run(client, namespace, identity, policy, parts, shutdown)).await;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod control_plane {
     pub(crate) mod shop;
 
     mod bad_input;
+    mod leader;
     mod restarts;
     mod stories;
 }

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
-use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, OPERATOR_NAMESPACE, SERVING_SECRET};
+use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CONTROLLER_LEASE, OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_controller::certificates::{ensure, ensure_bundle};
+use migrations_controller::lease::Election;
+use migrations_process::shutdown::Shutdown;
 use migrations_testkit::cluster::ControlPlane;
 use migrations_testkit::manifests::manifest;
 use serde::Serialize;
@@ -70,4 +73,45 @@ async fn certificates_are_kept_with_the_shipped_rights_and_no_more() {
     let other: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "other" } })).unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(client, namespace.name());
     assert!(maps.create(&PostParams::default(), &other).await.is_err(), "nor are their ConfigMaps");
+}
+
+#[tokio::test]
+async fn a_leader_is_elected_with_the_shipped_rights_and_no_more() {
+    let plane = ControlPlane::start().await;
+    let client = controller(&plane).await;
+    // Each leads once, the second after it has waited for the first.
+    let replica = |identity: &str| {
+        let (stop, shutdown) = Shutdown::by_hand();
+        let election = Election::new(client.clone(), OPERATOR_NAMESPACE, identity.to_owned());
+        let (leads, led) = tokio::sync::oneshot::channel();
+        let leads = std::sync::Mutex::new(Some(leads));
+        let task = tokio::spawn(async move {
+            let work = || {
+                leads.lock().unwrap().take().unwrap().send(()).unwrap();
+                std::future::pending()
+            };
+            election.work(|| {}, work, &shutdown).await;
+        });
+        (stop, task, led)
+    };
+    let (stop, first, led) = replica("first");
+    led.await.unwrap();
+    let (stop_second, second, led) = replica("second");
+    let leases: Api<Lease> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let watched =
+        kube::runtime::wait::await_condition(leases.clone(), CONTROLLER_LEASE, |lease: Option<&Lease>| {
+            lease.is_some_and(|lease| {
+                lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.as_deref() == Some("first"))
+            })
+        });
+    watched.await.unwrap();
+    stop.request();
+    first.await.unwrap();
+    led.await.unwrap();
+    stop_second.request();
+    second.await.unwrap();
+
+    let others: Api<Lease> = Api::namespaced(client, "default");
+    let lease: Lease = serde_json::from_value(json!({ "metadata": { "name": CONTROLLER_LEASE } })).unwrap();
+    assert!(others.create(&PostParams::default(), &lease).await.is_err(), "Leases of other namespaces are none of its business");
 }

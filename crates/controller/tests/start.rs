@@ -15,11 +15,17 @@ use migrations_process::shutdown::Shutdown;
 async fn an_unreachable_api_server_is_waited_for() {
     // Port 1 is reserved and refuses connections at once.
     let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-    let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
+    let (readiness, [lease, migrators, jobs, gate]) = Readiness::of(PARTS);
     let (end, shutdown) = Shutdown::by_hand();
-    let parts = Parts { migrators, jobs, gate };
-    let running =
-        tokio::spawn(Box::pin(run(client, "operator".to_owned(), Policy::default(), parts, shutdown)));
+    let parts = Parts { lease, migrators, jobs, gate };
+    let running = tokio::spawn(Box::pin(run(
+        client,
+        "operator".to_owned(),
+        "replica".to_owned(),
+        Policy::default(),
+        parts,
+        shutdown,
+    )));
     // Long enough for several attempts: the first pauses are below a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!running.is_finished());

@@ -9,6 +9,7 @@ pub mod due;
 pub mod entries;
 pub mod inject;
 pub mod job;
+pub mod lease;
 pub mod plan;
 pub mod result;
 pub mod revision;

@@ -48,7 +48,8 @@ pub struct Recorded {
 pub struct Fault {
     method: Method,
     path: String,
-    status: StatusCode,
+    /// None for no answer at all.
+    status: Option<StatusCode>,
     after_effect: bool,
 }
 
@@ -56,7 +57,12 @@ impl Fault {
     /// A request of `method` whose path contains `path` is refused with `status`.
     pub fn refuse(method: Method, path: &str, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status code");
-        Self { method, path: path.to_owned(), status, after_effect: false }
+        Self { method, path: path.to_owned(), status: Some(status), after_effect: false }
+    }
+
+    /// A request of `method` whose path contains `path` has no effect and is never answered.
+    pub fn silence(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), status: None, after_effect: false }
     }
 
     /// A request of `method` whose path contains `path` takes effect, but its answer is lost: the
@@ -126,7 +132,8 @@ impl RecordingServer {
             query: head.uri.query().unwrap_or_default().to_owned(),
             body: if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") },
         };
-        let Answer { status, body } = self.state().answer(recorded);
+        let answer = self.state().answer(recorded);
+        let Some(Answer { status, body }) = answer else { return std::future::pending().await };
         let body = Body::from(body.to_string().into_bytes());
         Response::builder()
             .status(status)
@@ -141,16 +148,19 @@ impl RecordingServer {
 }
 
 impl State {
-    fn answer(&mut self, request: Recorded) -> Answer {
+    fn answer(&mut self, request: Recorded) -> Option<Answer> {
         let meant = |fault: &Fault| fault.method == request.method && request.path.contains(&fault.path);
         let fault = self.faults.iter().position(meant).map(|index| self.faults.remove(index));
         let answer = match fault {
-            Some(Fault { after_effect: false, status, .. }) => refusal(status, "refused by the test"),
-            Some(Fault { after_effect: true, status, .. }) => {
-                self.store.answer(&request);
-                refusal(status, "the answer is lost")
+            Some(Fault { status: None, .. }) => None,
+            Some(Fault { after_effect: false, status: Some(status), .. }) => {
+                Some(refusal(status, "refused by the test"))
             }
-            None => self.store.answer(&request),
+            Some(Fault { after_effect: true, status: Some(status), .. }) => {
+                self.store.answer(&request);
+                Some(refusal(status, "the answer is lost"))
+            }
+            None => Some(self.store.answer(&request)),
         };
         self.requests.push(request);
         answer

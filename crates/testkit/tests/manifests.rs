@@ -75,6 +75,20 @@ fn the_webhook_may_write_nothing() {
 }
 
 #[test]
+fn each_program_has_two_replicas_and_its_rollouts_and_drains_leave_one() {
+    for name in ["migrations-controller", "migrations-webhook"] {
+        let deployment = manifest("Deployment", name);
+        assert_eq!(deployment["spec"]["replicas"], 2, "{name}");
+        assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0, "{name}");
+        let budget = manifest("PodDisruptionBudget", name);
+        assert_eq!(budget["spec"]["minAvailable"], 1, "{name}");
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        let selected = budget["spec"]["selector"]["matchLabels"].as_object().unwrap();
+        assert!(selected.iter().all(|(key, value)| labels[key] == *value), "{name}");
+    }
+}
+
+#[test]
 fn the_service_leads_to_the_webhooks_ports() {
     let service = manifest("Service", names::WEBHOOK_SERVICE);
     assert_eq!(

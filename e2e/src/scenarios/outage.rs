@@ -20,7 +20,7 @@ pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     entry_skips(&playground, V1)?;
 
     let tried = scale_operator(environment, 0).and_then(|()| without_operator(&playground));
-    scale_operator(environment, 1)?;
+    scale_operator(environment, 2)?;
     tried?;
     playground.run(&["rollout", "restart", "deployment/web"])?;
     playground.rolled_out("web")?;
@@ -54,9 +54,8 @@ fn entry_skips(playground: &Playground<'_>, image: &str) -> Result<()> {
     anyhow::bail!("no webhook entry lets Pods of {image} past")
 }
 
-fn scale_operator(environment: &Environment, controllers: u32) -> Result<()> {
-    let webhooks = controllers * 2;
-    for (name, replicas) in [("migrations-controller", controllers), ("migrations-webhook", webhooks)] {
+fn scale_operator(environment: &Environment, replicas: u32) -> Result<()> {
+    for name in ["migrations-controller", "migrations-webhook"] {
         let operator = || {
             let mut kubectl = environment.cluster().kubectl();
             kubectl.args(["--namespace", "migrations-operator"]);

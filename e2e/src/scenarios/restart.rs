@@ -9,7 +9,7 @@ use crate::environment::Environment;
 
 const IMAGE: &str = "migrations-app:v1";
 
-/// The controller's Pod is killed while the migration runs.
+/// All the controller's Pods are killed while the migration runs: the leader gives nothing back.
 pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "restart")?;
     playground.gate("sleep 8")?;

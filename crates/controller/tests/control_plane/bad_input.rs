@@ -81,7 +81,7 @@ async fn without_the_resource_definition_it_waits_and_is_not_ready() {
     let shop = Shop::open(&plane).await;
     let controller = shop.controller();
     // By now it has tried: the watch of Jobs began at the same time.
-    let [migrators, jobs, gate] = migrations_controller::PARTS;
+    let [_, migrators, jobs, gate] = migrations_controller::PARTS;
     while controller.readiness.missing().any(|part| part == jobs) {
         tokio::task::yield_now().await;
     }

@@ -1,5 +1,6 @@
 //! A shop in a namespace of its own, and a controller that can be stopped and started.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -26,17 +27,31 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
+    /// A replica that works while it leads.
     pub(crate) fn start(client: Client, namespace: &str) -> Self {
+        static REPLICAS: AtomicUsize = AtomicUsize::new(0);
         let (stop, shutdown) = Shutdown::by_hand();
-        let (readiness, [migrators, jobs, gate]) = Readiness::of(PARTS);
-        let parts = Parts { migrators, jobs, gate };
-        let task = tokio::spawn(Box::pin(migrations_controller::run(
-            client,
-            namespace.to_owned(),
-            Policy::default(),
-            parts,
-            shutdown,
-        )));
+        let (readiness, parts) = readiness();
+        let identity = format!("replica-{}", REPLICAS.fetch_add(1, Ordering::Relaxed));
+        let policy = Policy::default();
+        let running =
+            migrations_controller::run(client, namespace.to_owned(), identity, policy, parts, shutdown);
+        Self { stop, task: tokio::spawn(Box::pin(running)), readiness }
+    }
+
+    /// One that works whoever leads.
+    pub(crate) fn start_leading(client: Client, namespace: &str) -> Self {
+        let (stop, shutdown) = Shutdown::by_hand();
+        let (readiness, parts) = readiness();
+        parts.lease.set(true);
+        let work =
+            Box::pin(migrations_controller::lead(client, namespace.to_owned(), Policy::default(), parts));
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.requested() => {}
+            }
+        });
         Self { stop, task, readiness }
     }
 
@@ -45,6 +60,11 @@ impl Controller {
         self.stop.request();
         self.task.await.expect("the controller never panics");
     }
+}
+
+fn readiness() -> (Readiness, Parts) {
+    let (readiness, [lease, migrators, jobs, gate]) = Readiness::of(PARTS);
+    (readiness, Parts { lease, migrators, jobs, gate })
 }
 
 /// A Migrator and a Deployment of Pods that it selects.
@@ -62,6 +82,11 @@ impl Shop {
 
     pub(crate) fn controller(&self) -> Controller {
         Controller::start(self.namespace.client(), self.operator.name())
+    }
+
+    /// One that works whoever leads.
+    pub(crate) fn leading_controller(&self) -> Controller {
+        Controller::start_leading(self.namespace.client(), self.operator.name())
     }
 
     pub(crate) async fn create_migrator(&self) {
