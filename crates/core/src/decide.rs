@@ -122,7 +122,13 @@ impl Draft<'_> {
                 run_hash,
             };
             let Some(image) = job::run_image(valid, template) else { continue };
-            let Some(job) = job::render(valid, self.snapshot, template, &run) else { continue };
+            let job = match job::render(valid, self.snapshot, template, &run) {
+                Ok(rendered) => rendered.job,
+                Err(Refusal { reason, message }) => {
+                    stalled.get_or_insert_with(|| Standing::stalled(reason, message));
+                    continue;
+                }
+            };
             let name = run.job_name(&self.snapshot.name, &self.snapshot.uid);
             let standing =
                 Standing::reconciling(Reason::Pending, format!("migration of {} is about to start", due.key));

@@ -155,7 +155,7 @@ fn workload_ref(reference: &OwnerRef, object: &Value) -> Option<OwnerRef> {
 }
 
 /// The Pod template of a workload of any kind.
-fn template_of(object: &Value) -> Option<&Value> {
+pub(crate) fn template_of(object: &Value) -> Option<&Value> {
     let paths = ["/spec/jobTemplate/spec/template", "/spec/template"];
     paths
         .into_iter()

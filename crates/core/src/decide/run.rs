@@ -43,13 +43,13 @@ impl Draft<'_> {
             let due = due.iter().find(|due| due.key == run.key)?;
             let template = due.source.workload.template;
             let same = job::run_hash(valid, template) == run.run_hash;
-            same.then(|| job::render(valid, self.snapshot, template, &identity)).flatten()
+            same.then(|| job::render(valid, self.snapshot, template, &identity).ok()).flatten()
         });
         let Some(job) = rendered else {
             self.status.current = None;
             return None;
         };
-        self.effects.push(Effect::CreateJob(Box::new(job)));
+        self.effects.push(Effect::CreateJob(Box::new(job.job)));
         Some(match &self.snapshot.create_refused {
             Some(why) => Standing::stalled(
                 Reason::JobRefused,
