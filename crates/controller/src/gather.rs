@@ -1,6 +1,7 @@
 //! Reads what a decision may use. Pods, Jobs and Migrators come from the watches; before anything is
 //! changed they are read again from the API server, so that nothing is done on an old view.
 
+mod claims;
 mod owners;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use migrations_api::{Migrator, names};
 use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Policy, Requests, Snapshot};
 use migrations_core::validate::Valid;
 
+pub use claims::claims;
 pub use owners::OwnerReader;
 
 use crate::watch::jobs::JobWatch;
@@ -35,6 +37,15 @@ pub enum Error {
     Owner {
         /// Its kind.
         kind: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        #[source]
+        source: kube::Error,
+    },
+    /// A claim that a Pod template names, for a reason that may pass.
+    #[error("cannot read PersistentVolumeClaim {name}")]
+    Claim {
         /// Its name.
         name: String,
         /// What the API server said.
@@ -102,7 +113,7 @@ impl Gatherer {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &before.namespace);
         let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
         let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
-        let snapshot = snapshot(
+        let mut snapshot = snapshot(
             &fresh,
             before.pods,
             before.owners,
@@ -111,6 +122,7 @@ impl Gatherer {
             before.gate,
             before.create_refused,
         );
+        snapshot.claims = claims(&self.client, &snapshot.namespace, &snapshot.owners).await?;
         Ok(Some(Gathered { migrator: fresh, snapshot }))
     }
 }

@@ -10,5 +10,6 @@ mod control_plane {
 
     mod bad_input;
     mod restarts;
+    mod run;
     mod stories;
 }

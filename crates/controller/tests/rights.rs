@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_controller::certificates::{ensure, ensure_bundle};
+use migrations_controller::gather::claims;
+use migrations_core::snapshot::{OwnerRef, Owners};
 use migrations_testkit::cluster::ControlPlane;
 use migrations_testkit::manifests::manifest;
 use serde::Serialize;
@@ -70,4 +72,28 @@ async fn certificates_are_kept_with_the_shipped_rights_and_no_more() {
     let other: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "other" } })).unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(client, namespace.name());
     assert!(maps.create(&PostParams::default(), &other).await.is_err(), "nor are their ConfigMaps");
+}
+
+/// What may not be read counts as unknown, so that a right too few would never be told.
+#[tokio::test]
+async fn claims_are_read_with_the_shipped_rights_and_no_more() {
+    let plane = ControlPlane::start().await;
+    let namespace = plane.namespace().await;
+    let client = controller(&plane).await;
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": { "name": "media" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+    }))
+    .unwrap();
+    namespace.api::<PersistentVolumeClaim>().create(&PostParams::default(), &claim).await.unwrap();
+
+    let pod =
+        OwnerRef { api_version: "v1".to_owned(), kind: "Pod".to_owned(), name: "web".to_owned(), uid: None };
+    let volume = json!({ "name": "media", "persistentVolumeClaim": { "claimName": "media" } });
+    let owners = Owners::from([(pod, Some(json!({ "spec": { "volumes": [volume] } })))]);
+    let read = claims(&client, namespace.name(), &owners).await.unwrap();
+    assert_eq!(read["media"].access_modes, ["ReadWriteOnce"]);
+
+    let all: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace.name());
+    assert!(all.list(&ListParams::default()).await.is_err(), "only those that templates name");
 }
