@@ -15,6 +15,9 @@ pub const MIGRATIONS_READY: &str = "MigrationsReady";
 /// The gate is opened by hand: every Pod passes (contract §2).
 pub const GATE_OPEN: &str = "GateOpen";
 
+/// The last run has empty directories where the Pods of its `StatefulSet` have claims (contract §4).
+pub const CLAIMS_EMPTIED: &str = "ClaimsEmptied";
+
 /// Why a condition is as it is: the one list, so that users can look a reason up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -60,13 +63,15 @@ pub enum Reason {
     GateOpen,
     /// A Deployment is about to be called failed while its migration runs.
     DeadlineNear,
+    /// A run has empty directories where Pods have claims of their own.
+    ClaimsEmptied,
     /// The namespace is one that admission leaves alone.
     NamespaceExcluded,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
@@ -88,6 +93,7 @@ impl Reason {
         Self::Ungated,
         Self::GateOpen,
         Self::DeadlineNear,
+        Self::ClaimsEmptied,
         Self::NamespaceExcluded,
     ];
 
@@ -115,6 +121,7 @@ impl Reason {
             Self::Ungated => "Ungated",
             Self::GateOpen => "GateOpen",
             Self::DeadlineNear => "ProgressDeadlineNear",
+            Self::ClaimsEmptied => "ClaimsEmptied",
             Self::NamespaceExcluded => "NamespaceExcluded",
         }
     }

@@ -1,6 +1,7 @@
 //! Reads what a decision may use. Pods, Jobs and Migrators come from the watches; before anything is
 //! changed they are read again from the API server, so that nothing is done on an old view.
 
+mod claims;
 mod locks;
 mod owners;
 
@@ -15,6 +16,7 @@ use migrations_api::{Migrator, names};
 use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Policy, Requests, Snapshot};
 use migrations_core::validate::Valid;
 
+pub use claims::claims;
 pub use owners::OwnerReader;
 
 use crate::locks::Locks;
@@ -43,6 +45,15 @@ pub enum Error {
     Owner {
         /// Its kind.
         kind: String,
+        /// Its name.
+        name: String,
+        /// What the API server said.
+        #[source]
+        source: kube::Error,
+    },
+    /// A claim that a Pod template names, for a reason that may pass.
+    #[error("cannot read PersistentVolumeClaim {name}")]
+    Claim {
         /// Its name.
         name: String,
         /// What the API server said.
@@ -140,6 +151,7 @@ impl Gatherer {
         let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
         let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
         let locks = self.read_locks(&before, valid).await?;
+        let claims = claims(&self.client, &before.namespace, &before.owners).await?;
         let snapshot = Snapshot {
             generation: fresh.metadata.generation,
             status: fresh.status.clone().unwrap_or_default(),
@@ -147,6 +159,7 @@ impl Gatherer {
             run_pods: run_pods.iter().map(PodFacts::from).collect(),
             requests: Requests::of(&fresh),
             locks,
+            claims,
             ..before
         };
         Ok(Some(Gathered { migrator: fresh, snapshot }))

@@ -11,5 +11,6 @@ mod control_plane {
     mod bad_input;
     mod leader;
     mod restarts;
+    mod run;
     mod stories;
 }

@@ -3,13 +3,15 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CONTROLLER_LEASE, OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_controller::certificates::{ensure, ensure_bundle};
+use migrations_controller::gather::claims;
 use migrations_controller::lease::Election;
+use migrations_core::snapshot::{OwnerRef, Owners};
 use migrations_process::shutdown::Shutdown;
 use migrations_testkit::cluster::ControlPlane;
 use migrations_testkit::manifests::manifest;
@@ -113,5 +115,32 @@ async fn a_leader_is_elected_with_the_shipped_rights_and_no_more() {
 
     let others: Api<Lease> = Api::namespaced(client, "default");
     let lease: Lease = serde_json::from_value(json!({ "metadata": { "name": CONTROLLER_LEASE } })).unwrap();
-    assert!(others.create(&PostParams::default(), &lease).await.is_err(), "Leases of other namespaces are none of its business");
+    assert!(
+        others.create(&PostParams::default(), &lease).await.is_err(),
+        "Leases of other namespaces are none of its business"
+    );
+}
+
+/// What may not be read counts as unknown, so that a right too few would never be told.
+#[tokio::test]
+async fn claims_are_read_with_the_shipped_rights_and_no_more() {
+    let plane = ControlPlane::start().await;
+    let namespace = plane.namespace().await;
+    let client = controller(&plane).await;
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": { "name": "media" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+    }))
+    .unwrap();
+    namespace.api::<PersistentVolumeClaim>().create(&PostParams::default(), &claim).await.unwrap();
+
+    let pod =
+        OwnerRef { api_version: "v1".to_owned(), kind: "Pod".to_owned(), name: "web".to_owned(), uid: None };
+    let volume = json!({ "name": "media", "persistentVolumeClaim": { "claimName": "media" } });
+    let owners = Owners::from([(pod, Some(json!({ "spec": { "volumes": [volume] } })))]);
+    let read = claims(&client, namespace.name(), &owners).await.unwrap();
+    assert_eq!(read["media"].access_modes, ["ReadWriteOnce"]);
+
+    let all: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace.name());
+    assert!(all.list(&ListParams::default()).await.is_err(), "only those that templates name");
 }

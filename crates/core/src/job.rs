@@ -1,13 +1,20 @@
 //! The Job of a run (contract §4 and §5): what it is called, what identifies it, and what it looks
 //! like. Raw JSON in and out, so that fields this build doesn't know survive.
 
+mod claims;
 mod clean;
+mod containers;
+mod placement;
+mod references;
+mod volumes;
 
 use migrations_api::names;
 use serde_json::{Map, Value, json};
 
 use crate::snapshot::{JobFacts, Snapshot};
-use crate::validate::Valid;
+use crate::validate::{Refusal, Valid};
+
+pub use claims::claims_named_by;
 
 /// What makes a run this run and no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +46,16 @@ impl RunIdentity {
 }
 
 /// Hash of all that a run's outcome depends on: the spec's part of it, what of the Pod template
-/// reaches the run (so not where its Pod was placed, nor labels), and the `request` for it.
+/// reaches the run (so neither where its Pod was placed, nor what is told of it), and the `request`
+/// for it.
 pub fn run_hash(valid: &Valid, template: &Value, request: Option<&str>) -> String {
     let container = valid.container.as_deref().unwrap_or_default();
     let request = request.unwrap_or_default();
-    let spec = clean::pod_spec(template, valid).map(Value::Object).unwrap_or_default();
+    let spec = match clean::pod_spec(valid, template, "", false) {
+        Ok(cleaned) => Value::Object(cleaned.spec),
+        // No run is made of it.
+        Err(_) => Value::Null,
+    };
     names::short_hash(format!("{}\n{container}\n{request}\n{spec}", valid.run.fingerprint()).as_bytes())
 }
 
@@ -53,13 +65,33 @@ pub fn run_image(valid: &Valid, template: &Value) -> Option<String> {
         return Some(image.clone());
     }
     let containers = template.pointer("/spec/containers")?.as_array()?;
-    let index = clean::key_container_index(containers, valid.container.as_deref())?;
+    let index = containers::key_container_index(containers, valid.container.as_deref())?;
     containers.get(index)?.get("image")?.as_str().map(str::to_owned)
 }
 
-/// The Job, suspended. `None`: the template lacks the key container.
-pub fn render(valid: &Valid, snapshot: &Snapshot, template: &Value, run: &RunIdentity) -> Option<Value> {
-    let spec = clean::pod_spec(template, valid)?;
+/// A run's Job, and what has to be told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// The Job, suspended.
+    pub job: Value,
+    /// Claims of a StatefulSet in whose place the run has an empty directory (a raw device: nothing),
+    /// by the names that the StatefulSet has for them.
+    pub emptied_claims: Vec<String>,
+}
+
+/// The Job of a run cloned from `template`, or why none can be made of it: a container that isn't
+/// there, or a claim that can't be shared.
+pub fn render(
+    valid: &Valid,
+    snapshot: &Snapshot,
+    template: &Value,
+    run: &RunIdentity,
+) -> Result<Rendered, Refusal> {
+    let clean::Cleaned { mut spec, emptied_claims } =
+        clean::pod_spec(valid, template, &snapshot.namespace, snapshot.policy.hide_output)?;
+    if let Some(node) = claims::node(&spec, snapshot)? {
+        placement::pin(&mut spec, &node);
+    }
     let mut labels: Map<String, Value> =
         valid.run.labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
     labels.insert(names::RUN_LABEL.to_owned(), json!(names::label_value(&snapshot.name)));
@@ -69,7 +101,7 @@ pub fn render(valid: &Valid, snapshot: &Snapshot, template: &Value, run: &RunIde
     // An autoscaler that moves a Pod would end a migration midway.
     annotations.insert("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), json!("false"));
     annotations.insert("karpenter.sh/do-not-disrupt".to_owned(), json!("true"));
-    Some(json!({
+    let job = json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
@@ -99,5 +131,6 @@ pub fn render(valid: &Valid, snapshot: &Snapshot, template: &Value, run: &RunIde
             "podReplacementPolicy": "Failed",
             "template": { "metadata": { "labels": labels, "annotations": annotations }, "spec": spec },
         },
-    }))
+    });
+    Ok(Rendered { job, emptied_claims })
 }

@@ -211,7 +211,7 @@ fn kept_template(bottom: &Link<'_>, labels: &BTreeMap<String, String>) -> Option
 }
 
 /// The Pod template of a workload of any kind.
-fn template_of(object: &Value) -> Option<&Value> {
+pub(crate) fn template_of(object: &Value) -> Option<&Value> {
     let paths = ["/spec/jobTemplate/spec/template", "/spec/template"];
     paths
         .into_iter()

@@ -76,7 +76,7 @@ impl OwnerReader {
 }
 
 /// `None` for what the API server says no to for good: 403 and 404, and a kind that it doesn't have.
-fn unless_refused<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+pub(super) fn unless_refused<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(kube::Error::Api(status)) if matches!(status.code, 403..=405) => Ok(None),

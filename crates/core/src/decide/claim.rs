@@ -1,16 +1,18 @@
 //! Which of the due keys is run next (contract §3, §5).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use migrations_api::conditions::CLAIMS_EMPTIED;
 use migrations_api::{CurrentRun, Reason, RunRecord, RunResult};
 
 use super::Draft;
 use super::run::Wanted;
 use crate::due::{Attempt, Choice, Due, attempt, given_up};
-use crate::job::{self, RunIdentity};
+use crate::job::{self, Rendered, RunIdentity};
 use crate::plan::Effect;
 use crate::snapshot::JobFacts;
-use crate::status::Standing;
+use crate::status::{Extra, Standing};
 use crate::survey::Survey;
+use crate::validate::Refusal;
 
 impl Draft<'_> {
     /// Claims the first due key whose turn it is.
@@ -74,12 +76,9 @@ impl Draft<'_> {
         let run_hash = choice.run_hash.clone();
         let run = RunIdentity { attempt: self.next_attempt(&key, &run_hash), key, run_hash };
         let template = choice.source.origin.template.unwrap_or(&serde_json::Value::Null);
-        let (Some(image), Some(job)) =
-            (job::run_image(valid, template), job::render(valid, self.snapshot, template, &run))
-        else {
-            let standing = Standing::stalled(Reason::NoSource, "no Pod to clone a run from");
-            return Err(Refused::Key(standing));
-        };
+        let Rendered { job, emptied_claims } = job::render(valid, self.snapshot, template, &run)
+            .map_err(|Refusal { reason, message }| Refused::Key(Standing::stalled(reason, message)))?;
+        let image = job::run_image(valid, template).unwrap_or_default();
         if let Some(standing) = self.without_lock(valid) {
             return Err(Refused::Migrator(standing));
         }
@@ -100,8 +99,22 @@ impl Draft<'_> {
             deadline_told: false,
         });
         self.status.source = Some(choice.source());
+        self.show_emptied_claims(&emptied_claims);
         self.effects.push(Effect::CreateJob(Box::new(job)));
         Ok(standing)
+    }
+
+    /// A run has an empty directory where Pods of a StatefulSet have a claim each: shown, since a
+    /// migration may look for something there.
+    fn show_emptied_claims(&mut self, claims: &[String]) {
+        let extra = (!claims.is_empty()).then(|| Extra {
+            reason: Reason::ClaimsEmptied,
+            message: format!(
+                "the run has empty directories in place of the StatefulSet's claims {}, which belong to its Pods",
+                claims.join(", ")
+            ),
+        });
+        self.extra.insert(CLAIMS_EMPTIED, extra);
     }
 
     /// With this claim a run that was asked for is under way: whatever is deployed is due once more.

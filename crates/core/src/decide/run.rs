@@ -55,13 +55,13 @@ impl Draft<'_> {
         let rendered = wanted.and_then(|Wanted { valid, due, request }| {
             let due = due.iter().find(|due| due.key == run.key)?;
             let template = due.template(valid, request, &run.run_hash)?;
-            job::render(valid, self.snapshot, template, &identity)
+            job::render(valid, self.snapshot, template, &identity).ok()
         });
         let Some(job) = rendered else {
             self.status.current = None;
             return None;
         };
-        self.effects.push(Effect::CreateJob(Box::new(job)));
+        self.effects.push(Effect::CreateJob(Box::new(job.job)));
         Some(match &self.snapshot.create_refused {
             Some(why) => Standing::stalled(
                 Reason::JobRefused,
