@@ -8,6 +8,7 @@ mod outage;
 pub(crate) mod playground;
 mod restart;
 mod rollback;
+mod stateful_set;
 mod two_workloads;
 
 use anyhow::Result;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "newer-image", run: newer_image::run },
         Scenario { name: "failure", run: failure::run },
         Scenario { name: "two-workloads", run: two_workloads::run },
+        Scenario { name: "stateful-set", run: stateful_set::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
