@@ -1,5 +1,6 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod cron_job;
 mod failure;
 mod first_install;
 mod hermetic;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "failure", run: failure::run },
         Scenario { name: "two-workloads", run: two_workloads::run },
         Scenario { name: "stateful-set", run: stateful_set::run },
+        Scenario { name: "cron-job", run: cron_job::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
