@@ -1,5 +1,6 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod attempts;
 mod cron_job;
 mod failure;
 mod first_install;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "rollback", run: rollback::run },
         Scenario { name: "newer-image", run: newer_image::run },
         Scenario { name: "failure", run: failure::run },
+        Scenario { name: "attempts", run: attempts::run },
         Scenario { name: "two-workloads", run: two_workloads::run },
         Scenario { name: "stateful-set", run: stateful_set::run },
         Scenario { name: "cron-job", run: cron_job::run },
