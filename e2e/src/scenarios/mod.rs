@@ -8,6 +8,7 @@ mod hermetic;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
+mod requests;
 mod restart;
 mod rollback;
 mod stateful_set;
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "two-workloads", run: two_workloads::run },
         Scenario { name: "stateful-set", run: stateful_set::run },
         Scenario { name: "cron-job", run: cron_job::run },
+        Scenario { name: "requests", run: requests::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
