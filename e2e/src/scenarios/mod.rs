@@ -5,6 +5,7 @@ mod cron_job;
 mod failure;
 mod first_install;
 mod hermetic;
+mod lock;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "stateful-set", run: stateful_set::run },
         Scenario { name: "cron-job", run: cron_job::run },
         Scenario { name: "requests", run: requests::run },
+        Scenario { name: "lock", run: lock::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
