@@ -128,7 +128,16 @@ impl<'a> Playground<'a> {
             "the Migrator tells of {attempts} attempts, the cluster of {} Pods of runs: {pods:?}",
             pods.len()
         );
-        Ok(())
+        self.expect_job_for_last_run(&history)
+    }
+
+    /// Fails unless the last run's Job looks to everybody else as it does to the Migrator.
+    fn expect_job_for_last_run(&self, history: &[Value]) -> Result<()> {
+        let Some(last) = history.first() else { return Ok(()) };
+        let job = format!("job/{}", last["job"].as_str().unwrap_or_default());
+        let condition = if last["result"] == "Succeeded" { "Complete" } else { "Failed" };
+        self.wait(&[&job, &format!("--for=condition={condition}")])
+            .with_context(|| format!("{job} should be {condition}, as the Migrator's history has it: {last}"))
     }
 
     /// The Pods of runs that are still there.
