@@ -327,6 +327,17 @@ fn success_is_recorded_as_soon_as_the_container_has_ended() {
     assert_eq!(world.done(), ["shop:v1"]);
 }
 
+/// Its kubelet says a moment later that the Pod has ended, too.
+#[test]
+fn a_run_that_succeeded_is_not_made_to_look_failed() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle().run_starts().settle().run_ends(0, "");
+    world.jobs[0].outcome = None;
+    world.run_pods[0].phase = "Running".to_owned();
+    world.settle();
+    assert_eq!(world.run_pods[0].phase, "Running");
+}
+
 #[test]
 fn a_failed_init_container_is_a_counted_attempt() {
     let mut world = World::new();

@@ -1,13 +1,19 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod attempts;
+mod cron_job;
 mod failure;
 mod first_install;
 mod hermetic;
+mod lock;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
+mod requests;
 mod restart;
 mod rollback;
+mod stateful_set;
+mod two_workloads;
 
 use anyhow::Result;
 
@@ -37,6 +43,12 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "rollback", run: rollback::run },
         Scenario { name: "newer-image", run: newer_image::run },
         Scenario { name: "failure", run: failure::run },
+        Scenario { name: "attempts", run: attempts::run },
+        Scenario { name: "two-workloads", run: two_workloads::run },
+        Scenario { name: "stateful-set", run: stateful_set::run },
+        Scenario { name: "cron-job", run: cron_job::run },
+        Scenario { name: "requests", run: requests::run },
+        Scenario { name: "lock", run: lock::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },

@@ -8,15 +8,13 @@ use crate::environment::Environment;
 
 const V1: &str = "migrations-app:v1";
 const V2: &str = "migrations-app:v2";
-const RUN: &str = "migrations=shop";
 
 /// v2 comes while v1 is migrated.
 pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "newer-image")?;
     playground.gate("sleep 6")?;
     playground.apply(&deployment("web", "shop", V1, 2))?;
-    playground.wait(&["pods", "--selector", RUN, "--for=create"])?;
-    playground.wait(&["pods", "--selector", RUN, "--for=jsonpath={.status.phase}=Running"])?;
+    playground.migrating()?;
 
     playground.run(&["set", "image", "deployment/web", &format!("app={V2}")])?;
     playground.rolled_out("web")?;

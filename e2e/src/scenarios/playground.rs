@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use crate::command;
@@ -10,6 +10,9 @@ use crate::environment::Environment;
 
 /// The Migrator of a playground, and the label value of the Pods that it selects.
 pub(crate) const SHOP: &str = "shop";
+
+/// Selects Pods of its runs.
+const RUN: &str = "migrations=shop";
 
 /// How long anything may take that a scenario waits for.
 const PATIENCE: &str = "--timeout=120s";
@@ -64,12 +67,29 @@ impl<'a> Playground<'a> {
 
     /// Waits until `kubectl wait` is content.
     pub(crate) fn wait(&self, arguments: &[&str]) -> Result<()> {
-        self.run(&[&["wait", PATIENCE], arguments].concat())
+        self.await_with(&[&["wait", PATIENCE], arguments].concat())
     }
 
-    /// Waits until a rollout is over.
+    /// Waits until the Migrator's `Ready` has this reason.
+    pub(crate) fn wait_for_reason(&self, reason: &str) -> Result<()> {
+        let ready = format!("--for=jsonpath={{.status.conditions[?(@.type==\"Ready\")].reason}}={reason}");
+        self.wait(&["migrator", SHOP, &ready])
+    }
+
+    /// Waits until a migration's container runs.
+    pub(crate) fn migrating(&self) -> Result<()> {
+        self.wait(&["pods", "--selector", RUN, "--for=create"])?;
+        self.wait(&["pods", "--selector", RUN, "--for=jsonpath={.status.phase}=Running"])
+    }
+
+    /// Waits until the rollout of a Deployment is over.
     pub(crate) fn rolled_out(&self, deployment: &str) -> Result<()> {
-        self.run(&["rollout", "status", PATIENCE, "deployment", deployment])
+        self.rollout_over("deployment", deployment)
+    }
+
+    /// Waits until the rollout of a workload of any kind is over.
+    pub(crate) fn rollout_over(&self, kind: &str, name: &str) -> Result<()> {
+        self.await_with(&["rollout", "status", PATIENCE, kind, name])
     }
 
     /// Waits until the Migrator is ready for good: its gate is in place, and all is migrated.
@@ -90,13 +110,78 @@ impl<'a> Playground<'a> {
         Ok(serde_json::from_str::<Value>(&text).context("kubectl get migrator")?["status"].take())
     }
 
-    /// Fails unless exactly these images were migrated, oldest first, each once.
+    /// Runs that ended, as the Migrator's status has them, newest first.
+    pub(crate) fn history(&self) -> Result<Vec<Value>> {
+        Ok(self.status()?["history"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Fails unless exactly these images were migrated, oldest first, each once: by the Migrator's word and by the Pods
+    /// that the cluster says were made for it.
     pub(crate) fn expect_runs(&self, images: &[&str]) -> Result<()> {
-        let status = self.status()?;
-        let history = status["history"].as_array().cloned().unwrap_or_default();
+        let history = self.history()?;
         let ran: Vec<_> = history.iter().rev().filter_map(|run| run["image"].as_str()).collect();
         ensure!(ran == images, "these images were migrated: {ran:?}, not {images:?}");
-        Ok(())
+        let attempts: u64 = history.iter().filter_map(|run| run["attempts"].as_u64()).sum();
+        let pods = self.run_pods_ever()?;
+        ensure!(
+            pods.len() as u64 == attempts,
+            "the Migrator tells of {attempts} attempts, the cluster of {} Pods of runs: {pods:?}",
+            pods.len()
+        );
+        self.expect_job_for_last_run(&history)
+    }
+
+    /// Fails unless the last run's Job looks to everybody else as it does to the Migrator.
+    fn expect_job_for_last_run(&self, history: &[Value]) -> Result<()> {
+        let Some(last) = history.first() else { return Ok(()) };
+        let job = format!("job/{}", last["job"].as_str().unwrap_or_default());
+        let condition = if last["result"] == "Succeeded" { "Complete" } else { "Failed" };
+        self.wait(&[&job, &format!("--for=condition={condition}")])
+            .with_context(|| format!("{job} should be {condition}, as the Migrator's history has it: {last}"))
+    }
+
+    /// The Pods of runs that are still there.
+    pub(crate) fn run_pods(&self) -> Result<Vec<Value>> {
+        let mut pods = self.list("pods")?;
+        pods.retain(|pod| pod["metadata"]["labels"]["migrations"] == SHOP);
+        Ok(pods)
+    }
+
+    /// The Pods that the selector means.
+    pub(crate) fn members(&self) -> Result<Vec<Value>> {
+        let mut pods = self.list("pods")?;
+        pods.retain(|pod| pod["metadata"]["labels"]["app"] == SHOP);
+        Ok(pods)
+    }
+
+    /// What the cluster says of each Pod that was ever made for a Job of the Migrator: the Job's name and that message.
+    fn run_pods_ever(&self) -> Result<Vec<String>> {
+        let of_run = |event: &Value| {
+            let (job, message) = (event["involvedObject"]["name"].as_str()?, event["message"].as_str()?);
+            let ours = event["involvedObject"]["kind"] == "Job" && job.starts_with(&format!("{SHOP}-"));
+            (ours && event["reason"] == "SuccessfulCreate").then(|| format!("{job}: {message}"))
+        };
+        Ok(self.list("events")?.iter().filter_map(of_run).collect())
+    }
+
+    /// Runs what waits; a failure says how things stood by then.
+    fn await_with(&self, arguments: &[&str]) -> Result<()> {
+        self.run(arguments).map_err(|error| anyhow!("{error:#}\n{}", self.standing()))
+    }
+
+    /// Where the Migrator and the Pods stand, for a person.
+    fn standing(&self) -> String {
+        let migrator = self.ask(&[
+            "get",
+            "migrator",
+            SHOP,
+            "--ignore-not-found",
+            "--output",
+            "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}",
+        ]);
+        let pods = self.ask(&["get", "pods", "--show-labels"]);
+        let [migrator, pods] = [migrator, pods].map(|it| it.unwrap_or_else(|error| format!("{error:#}")));
+        format!("in namespace {} the Migrator said:\n{migrator}\nthe Pods were:\n{pods}", self.namespace)
     }
 
     /// Creates the Migrator, which runs `script`, and waits until Pods are held.
@@ -127,9 +212,14 @@ pub(crate) fn deployment(name: &str, app: &str, image: &str, replicas: u32) -> V
         "spec": {
             "replicas": replicas,
             "selector": { "matchLabels": { "app": app, "component": name } },
-            "template": { "metadata": { "labels": { "app": app, "component": name } }, "spec": pod_spec(image) },
+            "template": template(name, app, image),
         },
     })
+}
+
+/// A template of Pods that do nothing, and are ready once they run.
+pub(crate) fn template(component: &str, app: &str, image: &str) -> Value {
+    json!({ "metadata": { "labels": { "app": app, "component": component } }, "spec": pod_spec(image) })
 }
 
 /// The smallest Pod that the restricted profile lets pass.
@@ -152,4 +242,15 @@ fn pod_spec(image: &str) -> Value {
 pub(crate) fn started(pod: &Value) -> Option<String> {
     let state = pod.pointer("/status/containerStatuses/0/state/running/startedAt")?;
     state.as_str().map(str::to_owned)
+}
+
+/// From when to when the first container of a Pod ran, in whole seconds of UTC; `None` while it hasn't ended.
+pub(crate) fn ran(pod: &Value) -> Option<(String, String)> {
+    let ended = pod.pointer("/status/containerStatuses/0/state/terminated")?;
+    Some((ended["startedAt"].as_str()?.to_owned(), ended["finishedAt"].as_str()?.to_owned()))
+}
+
+/// The image that a Pod is of.
+pub(crate) fn image(pod: &Value) -> &str {
+    pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default()
 }

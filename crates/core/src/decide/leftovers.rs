@@ -4,24 +4,26 @@ use migrations_api::names;
 
 use super::{Draft, run};
 use crate::plan::Effect;
-use crate::snapshot::{ContainerState, JobFacts, JobOutcome, PodFacts};
+use crate::snapshot::{ContainerFacts, ContainerState, JobFacts, JobOutcome, PodFacts};
 use crate::validate::Valid;
 
 impl Draft<'_> {
     /// Ends what goes on in Pods whose migration has ended, a sidecar that another webhook added for
     /// example: it would hold up the next run. Deletes orphans of claims that were lost, and ended Jobs
     /// beyond those kept for their logs: the newest successes, of failures the first and the last. While
-    /// the spec is refused no ended Job is deleted.
+    /// the spec is refused no ended Job is deleted. A Pod whose containers have all ended is left to its
+    /// kubelet, which may yet have to call it that: ended by us, a run that succeeded would look failed.
     pub(super) fn delete_leftovers(&mut self, valid: Option<&Valid>) {
         let current = self.status.current.as_ref();
         let ended = |pod: &&PodFacts| {
-            let container = pod.key_container(Some(names::RUN_CONTAINER));
+            let ended = |container: &ContainerFacts| matches!(container.state, ContainerState::Terminated(_));
             let of_current =
                 current.and_then(|run| run.job_uid.as_deref()).is_some_and(|uid| run::belongs(pod, uid));
             pod.live()
                 && !of_current
                 && self.is_ours(pod)
-                && container.is_some_and(|it| matches!(it.state, ContainerState::Terminated(_)))
+                && pod.key_container(Some(names::RUN_CONTAINER)).is_some_and(ended)
+                && !pod.containers.iter().all(ended)
         };
         let end = self.snapshot.run_pods.iter().filter(ended);
         let end: Vec<_> =
