@@ -204,6 +204,29 @@ fn a_follower_waits_while_one_of_its_leaders_is_not_done() {
 }
 
 #[test]
+fn a_follower_waits_for_all_of_its_leaders() {
+    let mut world = World::new();
+    leading(&mut world);
+    leader(&mut world, "web", "shop:v1");
+    leader(&mut world, "api", "api:v1");
+    world.roll_out("worker", "worker:v1").settle().run_starts().run_ends(0, "").settle();
+    assert_eq!(world.done(), ["shop:v1"]);
+    assert_eq!(revisions(&world, "shop:v1"), 0);
+    world.run_starts().run_ends(0, "").settle();
+    assert_eq!(world.status.waiting, Some(0));
+}
+
+#[test]
+fn what_was_never_run_is_not_run_once_more_for_another_image_of_the_run() {
+    let mut world = World::new();
+    world.requests.done = Some("shop:v1".to_owned());
+    world.roll_out("web", "shop:v1").settle();
+    world.spec.image = Some("ddl:1".to_owned());
+    world.settle();
+    assert!(world.started.is_empty());
+}
+
+#[test]
 fn a_follower_that_nothing_names_says_how_it_can_be_helped() {
     let mut world = World::new();
     leading(&mut world);

@@ -352,7 +352,9 @@ fn what_goes_on_beside_an_ended_migration_is_ended_and_the_next_run_is_not_held_
 fn nobody_elses_pod_is_ended() {
     let mut world = World::new();
     world.foreign_run();
-    world.run_pods[0].containers = vec![waiting("migrations", "x")];
+    let mut sidecar = waiting("mesh", "mesh:1");
+    sidecar.state = ContainerState::Running(None);
+    world.run_pods[0].containers = vec![waiting("migrations", "x"), sidecar];
     let end = ContainerState::Terminated(migrations_core::snapshot::Termination {
         exit_code: 0,
         started: None,

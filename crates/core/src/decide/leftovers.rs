@@ -14,13 +14,9 @@ impl Draft<'_> {
     /// the spec is refused no ended Job is deleted. A Pod whose containers have all ended is left to its
     /// kubelet, which may yet have to call it that: ended by us, a run that succeeded would look failed.
     pub(super) fn delete_leftovers(&mut self, valid: Option<&Valid>) {
-        let current = self.status.current.as_ref();
         let ended = |pod: &&PodFacts| {
             let ended = |container: &ContainerFacts| matches!(container.state, ContainerState::Terminated(_));
-            let of_current =
-                current.and_then(|run| run.job_uid.as_deref()).is_some_and(|uid| run::belongs(pod, uid));
             pod.live()
-                && !of_current
                 && self.is_ours(pod)
                 && pod.key_container(Some(names::RUN_CONTAINER)).is_some_and(ended)
                 && !pod.containers.iter().all(ended)
@@ -30,7 +26,7 @@ impl Draft<'_> {
             end.map(|pod| Effect::EndPod { name: pod.name.clone(), uid: pod.uid.clone() }).collect();
         self.effects.extend(end);
 
-        let current = current.map(|run| run.job.as_str());
+        let current = self.status.current.as_ref().map(|run| run.job.as_str());
         let ours = |job: &&JobFacts| {
             job.owner_uid.as_deref() == Some(self.snapshot.uid.as_str())
                 && Some(job.name.as_str()) != current

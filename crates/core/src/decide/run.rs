@@ -258,9 +258,7 @@ impl Draft<'_> {
         // Attempts at the same are one record: the last of them, and how many there were.
         let newest = self.status.history.iter().position(|record| record.key == key);
         let same = |record: &RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
-        if let Some(index) =
-            newest.filter(|index| failures > 0 && self.status.history.get(*index).is_some_and(same))
-        {
+        if let Some(index) = newest.filter(|index| self.status.history.get(*index).is_some_and(same)) {
             self.status.history.remove(index);
         }
         let record =

@@ -178,7 +178,8 @@ fn suit_a_run(container: &mut Map<String, Value>, host_network: bool) {
 }
 
 /// With `hostNetwork` the API server makes each port one of the node again, so that none may be
-/// listed. Probes and hooks that called one by its name get its number.
+/// listed. A sidecar that binds its port finds it taken beside a serving Pod all the same, which no
+/// cleaning can change: its log tells. Probes and hooks that called one by its name get its number.
 fn drop_ports(container: &mut Map<String, Value>) {
     let ports = take_list(container, "ports");
     let numbers: BTreeMap<&str, &Value> =
