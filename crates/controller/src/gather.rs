@@ -4,7 +4,6 @@
 mod owners;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
@@ -15,6 +14,8 @@ pub use owners::OwnerReader;
 
 use crate::watch::jobs::JobWatch;
 use crate::watch::pods::{PodWatches, Seen};
+use crate::watch::runs::with_gone;
+use crate::watch::slim::SlimPod;
 
 /// Something could not be read that a decision can't do without.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +98,17 @@ impl Gatherer {
         let label = format!("{}={}", names::RUN_LABEL, names::label_value(&before.name));
         let of_runs = ListParams::default().labels(&label);
         let jobs = Api::<Job>::namespaced(self.client.clone(), &before.namespace);
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &before.namespace);
+        let pods = Api::<SlimPod>::namespaced(self.client.clone(), &before.namespace);
         let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
-        let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
+        let listed = pods.list(&of_runs).await.map_err(Error::RunPods)?;
+        // What was seen before the list and isn't on it was deleted in between, or earlier.
+        let run_pods = with_gone(listed.items.into_iter().map(|pod| pod.facts), before.run_pods);
         let snapshot = snapshot(
             &fresh,
             before.pods,
             before.owners,
             jobs.iter().map(JobFacts::from).collect(),
-            run_pods.iter().map(PodFacts::from).collect(),
+            run_pods,
             before.gate,
             before.create_refused,
         );

@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod config;
+pub mod connect;
 pub mod execute;
 pub mod gate;
 pub mod gather;
@@ -27,7 +28,10 @@ use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
 use crate::watch::jobs::JobWatch;
+use crate::watch::labels::RunLabels;
+use crate::watch::migrators::Concerned;
 use crate::watch::pods::PodWatches;
+use crate::watch::runs::RunWatch;
 
 /// How many Migrators are looked at at once. Each look is a handful of requests; more would only
 /// queue up at the API server.
@@ -56,8 +60,8 @@ pub const PARTS: [&str; 3] = ["Migrators listed", "Jobs listed", "webhook entrie
 pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shutdown) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
-    let pods = PodWatches::new(client.clone(), queue.clone());
-    let jobs = JobWatch::default();
+    let (jobs, runs, labels) = (JobWatch::default(), RunWatch::default(), RunLabels::default());
+    let pods = PodWatches::new(client.clone(), queue.clone(), runs.clone());
     let gates = Gates::default();
     let (publish, bundle) = channel::channel(None);
 
@@ -70,15 +74,11 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         queue: queue.clone(),
         in_place: parts.gate,
     };
-    let follow_migrators = watch::migrators::follow(
-        events,
-        migrators.clone(),
-        pods.clone(),
-        gates.clone(),
-        queue.clone(),
-        parts.migrators,
-    );
-    let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue, parts.jobs);
+    let concerned =
+        Concerned { pods: pods.clone(), labels: labels.clone(), gates: gates.clone(), queue: queue.clone() };
+    let follow_migrators = watch::migrators::follow(events, migrators.clone(), concerned, parts.migrators);
+    let follow_jobs = jobs.clone().run(client.clone(), labels.clone(), queue.clone(), parts.jobs);
+    let follow_runs = runs.run(client.clone(), labels, queue);
     let keep_certificates = keep_certificates(client.clone(), namespace, publish);
 
     let context = Arc::new(Context {
@@ -111,6 +111,7 @@ pub async fn run(client: Client, namespace: String, parts: Parts, shutdown: Shut
         () = work => {}
         () = follow_migrators => {}
         () = follow_jobs => {}
+        () = follow_runs => {}
         () = keeper.run() => {}
         () = keep_certificates => {}
         () = shutdown.requested() => {}

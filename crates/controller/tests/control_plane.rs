@@ -11,4 +11,5 @@ mod control_plane {
     mod bad_input;
     mod restarts;
     mod stories;
+    mod watches;
 }

@@ -73,6 +73,8 @@ pub struct PodFacts {
     pub no_wait: bool,
     /// Why it isn't scheduled, in the scheduler's words.
     pub unschedulable: Option<String>,
+    /// It no longer exists; this is its last state.
+    pub gone: bool,
 }
 
 /// What decisions read of a container and its status.
@@ -166,7 +168,7 @@ pub type Owners = BTreeMap<OwnerRef, Option<Value>>;
 impl PodFacts {
     /// Whether it may still run something.
     pub fn unfinished(&self) -> bool {
-        self.phase != "Succeeded" && self.phase != "Failed"
+        !self.gone && self.phase != "Succeeded" && self.phase != "Failed"
     }
 
     /// Whether it is there to serve: neither finished nor on its way out.
@@ -235,6 +237,7 @@ impl From<&Pod> for PodFacts {
                 .and_then(|all| all.get(names::NO_WAIT_ANNOTATION))
                 .is_some_and(|value| value == "true"),
             unschedulable,
+            gone: false,
         }
     }
 }

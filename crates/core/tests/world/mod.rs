@@ -105,6 +105,7 @@ impl World {
             init_containers: vec![waiting("migrate-wait-shop", "waiter")],
             no_wait: false,
             unschedulable: None,
+            gone: false,
         });
         self.pods.last_mut().unwrap()
     }
@@ -350,5 +351,6 @@ pub(crate) fn run_pod(job: &JobFacts) -> PodFacts {
         init_containers: Vec::new(),
         no_wait: true,
         unschedulable: None,
+        gone: false,
     }
 }
