@@ -9,6 +9,8 @@ mod control_plane {
     pub(crate) mod shop;
 
     mod bad_input;
+    mod connect;
+    mod gather;
     mod restarts;
     mod stories;
     mod watches;

@@ -186,8 +186,9 @@ struct Follower {
 impl Follower {
     fn replace(&self, pods: HashMap<String, PodFacts>) {
         self.change(|watched| {
+            let changed = watched.pods.as_ref() != Some(&pods);
             watched.pods = Some(pods);
-            true
+            changed
         });
     }
 
