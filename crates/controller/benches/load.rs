@@ -21,15 +21,18 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use migrations_api::conditions::READY;
 use migrations_api::{Migrator, names};
 use migrations_testkit::builders::{migrator, pod};
-use migrations_testkit::cluster::{ControlPlane, TestNamespace, until};
+use migrations_testkit::cluster::{ControlPlane, TestNamespace};
 use serde_json::json;
 
 use controller::Controller;
+
+/// How long it may take until all Migrators are in place.
+const IN_PLACE: Duration = Duration::from_mins(5);
 
 /// How long nothing may be written at rest.
 const REST: Duration = Duration::from_secs(30);
@@ -40,7 +43,9 @@ async fn main() {
     let pods = numbers.first().copied().unwrap_or(50_000);
     let migrators = numbers.get(1).copied().unwrap_or(1_000);
 
-    unrelated_pods([0, pods / 10, pods * 2 / 5, pods]).await;
+    let mut steps = vec![0, pods / 10, pods * 2 / 5, pods];
+    steps.dedup();
+    unrelated_pods(&steps).await;
     println!("\n| Migrators | in namespaces | in place after | RSS | peak | writes in {REST:?} |");
     println!("|---|---|---|---|---|---|");
     many_migrators(migrators, migrators).await;
@@ -48,7 +53,7 @@ async fn main() {
 }
 
 /// The controller beside more and more Pods that no Migrator selects.
-async fn unrelated_pods(steps: [usize; 4]) {
+async fn unrelated_pods(steps: &[usize]) {
     let plane = open().await;
     let namespace = plane.namespace().await;
     namespace.create(&migrator("shop").selecting("app", "shop")).await;
@@ -57,7 +62,7 @@ async fn unrelated_pods(steps: [usize; 4]) {
     println!("|---|---|---|---|---|");
     let mut controller = Controller::start(&plane).await;
     let mut there = 0;
-    for wanted in steps {
+    for &wanted in steps {
         crowd::grow(&namespace, there..wanted).await;
         there = wanted;
         controller.settle().await;
@@ -102,8 +107,12 @@ async fn until_in_place(client: &Client, count: usize) {
         let conditions = it.status.iter().flat_map(|status| &status.conditions);
         conditions.into_iter().any(|it| it.type_ == READY && it.status == "True")
     };
-    let all = |all: &[Migrator]| (all.iter().filter(ready).count() >= count).then_some(());
-    until(&Api::<Migrator>::all(client.clone()), "the Migrators to be ready", all).await;
+    let migrators = Api::<Migrator>::all(client.clone());
+    let deadline = Instant::now() + IN_PLACE;
+    while migrators.list(&ListParams::default()).await.unwrap().iter().filter(ready).count() < count {
+        assert!(Instant::now() < deadline, "not in place after {IN_PLACE:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// How long from a new Pod that a Migrator selects to the Job of its run.

@@ -44,6 +44,9 @@ impl Controller {
         let child = Command::new(env!("CARGO_BIN_EXE_migrations-controller"))
             .args(["--namespace", OPERATOR_NAMESPACE, "--probe-port", &port.to_string()])
             .env("KUBECONFIG", plane.kubeconfig())
+            // What a Pod knows of itself: the same replica each time.
+            .env("POD_NAME", "load")
+            .env("POD_UID", "load")
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)

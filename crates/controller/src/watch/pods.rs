@@ -244,3 +244,34 @@ pub struct Seen {
     /// Those that carry its run label.
     pub of_runs: Vec<PodFacts>,
 }
+
+#[cfg(test)]
+mod tests {
+    use migrations_testkit::builders::migrator;
+    use migrations_testkit::recording::RecordingServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_watches_end_with_the_last_clone() {
+        let client = RecordingServer::new().client();
+        let pods = PodWatches::new(client, Queue::new().0, RunWatch::default());
+        for name in ["shop", "blog"] {
+            pods.follow("shop", name, Some(&migrator(name).selecting("app", name).build()));
+        }
+        let tasks: Vec<_> =
+            pods.lock().watched.values().map(|watched| watched.task.0.abort_handle()).collect();
+        assert_eq!(tasks.len(), 2);
+        let other = pods.clone();
+        drop(pods);
+        tokio::task::yield_now().await;
+        assert!(tasks.iter().all(|task| !task.is_finished()));
+        drop(other);
+        let ended = async {
+            while tasks.iter().any(|task| !task.is_finished()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
+    }
+}
