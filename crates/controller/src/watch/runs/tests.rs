@@ -1,6 +1,7 @@
 //! What is kept of deleted Pods, and for how long.
 
 use jiff::ToSpan;
+use migrations_core::result::{Progress, progress};
 use migrations_testkit::builders::{job, pod};
 use rstest::rstest;
 
@@ -126,4 +127,15 @@ fn a_live_list_is_completed_with_what_it_lacks(
         merged.iter().map(|pod| format!("{}{}", if pod.gone { "-" } else { "" }, pod.name)).collect();
     names.sort();
     assert_eq!(names, expected);
+}
+
+/// It holds up nothing, and what it was doing is not still going on.
+#[test]
+fn a_gone_pod_is_neither_live_nor_running() {
+    let made = pod("a").container(names::RUN_CONTAINER, "shop:v1").running();
+    let there = PodFacts::from(&made.build());
+    let gone = PodFacts { gone: true, ..there.clone() };
+    assert!(there.live() && there.unfinished() && !gone.live() && !gone.unfinished());
+    assert_eq!(progress(None, &[&there]), Progress::Running);
+    assert!(matches!(progress(None, &[&gone]), Progress::Ended(_)));
 }
