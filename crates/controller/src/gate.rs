@@ -2,6 +2,7 @@
 //! a Migrator, and the webhook entries in the configurations that the manifests ship.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ impl GateKeeper {
         if self.migrators.wait_until_ready().await.is_err() {
             return;
         }
-        // What was written last; a comparison with the cluster is due when it differs, and in time.
-        let mut written: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        // What was written last, as a hash: held as it is, it would be most of the controller's memory.
+        // A comparison with the cluster is due when it differs, and in time.
+        let mut written: BTreeMap<String, u64> = BTreeMap::new();
         // By Migrator, not by namespace: one that was made anew has lost its bundle.
         let mut bundled: HashSet<String> = HashSet::new();
         loop {
@@ -111,7 +113,7 @@ impl GateKeeper {
     async fn pass(
         &mut self,
         bundle: &CaBundle,
-        written: &mut BTreeMap<String, Vec<Value>>,
+        written: &mut BTreeMap<String, u64>,
         bundled: &mut HashSet<String>,
     ) -> bool {
         let migrators = self.migrators.state();
@@ -164,11 +166,12 @@ impl GateKeeper {
         });
         let mut faults: HashMap<String, String> = HashMap::new();
         for (name, entries) in configurations(requests, &endpoint) {
-            if written.get(&name) == Some(&entries) {
+            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&entries);
+            if written.get(&name) == Some(&hash) {
                 continue;
             }
             match self.write(&name, &entries, &undecodable).await {
-                Ok(()) => drop(written.insert(name, entries)),
+                Ok(()) => drop(written.insert(name, hash)),
                 Err(why) => {
                     tracing::warn!(configuration = name, "the webhook entries are not in place: {why}");
                     written.remove(&name);

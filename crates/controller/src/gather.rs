@@ -8,12 +8,11 @@ mod owners;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::snapshot::{Gate, JobFacts, Owners, PodFacts, Policy, Requests, Snapshot};
+use migrations_core::snapshot::{Gate, JobFacts, Owners, Policy, Requests, Snapshot};
 use migrations_core::validate::Valid;
 
 pub use claims::claims;
@@ -24,6 +23,8 @@ use crate::watch::Guarded;
 use crate::watch::jobs::JobWatch;
 use crate::watch::locks::LockWatch;
 use crate::watch::pods::{PodWatches, Seen};
+use crate::watch::runs::with_gone;
+use crate::watch::slim::SlimPod;
 
 /// Something could not be read that a decision can't do without.
 #[derive(Debug, thiserror::Error)]
@@ -147,16 +148,17 @@ impl Gatherer {
         let label = format!("{}={}", names::RUN_LABEL, names::label_value(&before.name));
         let of_runs = ListParams::default().labels(&label);
         let jobs = Api::<Job>::namespaced(self.client.clone(), &before.namespace);
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &before.namespace);
+        let pods = Api::<SlimPod>::namespaced(self.client.clone(), &before.namespace);
         let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
-        let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
+        let listed = pods.list(&of_runs).await.map_err(Error::RunPods)?;
         let locks = self.read_locks(&before, valid).await?;
         let claims = claims(&self.client, &before.namespace, &before.owners).await?;
         let snapshot = Snapshot {
             generation: fresh.metadata.generation,
             status: fresh.status.clone().unwrap_or_default(),
             jobs: jobs.iter().map(JobFacts::from).collect(),
-            run_pods: run_pods.iter().map(PodFacts::from).collect(),
+            // What was seen before the list and isn't on it was deleted in between, or earlier.
+            run_pods: with_gone(listed.items.into_iter().map(|pod| pod.facts), before.run_pods),
             requests: Requests::of(&fresh),
             locks,
             claims,

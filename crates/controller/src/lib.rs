@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod config;
+pub mod connect;
 pub mod execute;
 pub mod gate;
 pub mod gather;
@@ -33,8 +34,11 @@ use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
 use crate::watch::jobs::JobWatch;
+use crate::watch::labels::RunLabels;
 use crate::watch::locks::LockWatch;
+use crate::watch::migrators::Concerned;
 use crate::watch::pods::PodWatches;
+use crate::watch::runs::RunWatch;
 
 /// How many Migrators are looked at at once. Each look is a handful of requests; more would only
 /// queue up at the API server.
@@ -95,9 +99,8 @@ pub async fn run(
 pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Parts) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
-    let pods = PodWatches::new(client.clone(), queue.clone());
-    let _watching = Watching(pods.clone());
-    let jobs = JobWatch::default();
+    let (jobs, runs, labels) = (JobWatch::default(), RunWatch::default(), RunLabels::default());
+    let pods = PodWatches::new(client.clone(), queue.clone(), runs.clone());
     let gates = Gates::default();
     let (publish, bundle) = channel::channel(None);
 
@@ -110,15 +113,11 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         queue: queue.clone(),
         in_place: parts.gate,
     };
-    let follow_migrators = watch::migrators::follow(
-        events,
-        migrators.clone(),
-        pods.clone(),
-        gates.clone(),
-        queue.clone(),
-        parts.migrators,
-    );
-    let follow_jobs = jobs.clone().run(client.clone(), migrators.clone(), queue.clone(), parts.jobs);
+    let concerned =
+        Concerned { pods: pods.clone(), labels: labels.clone(), gates: gates.clone(), queue: queue.clone() };
+    let follow_migrators = watch::migrators::follow(events, migrators.clone(), concerned, parts.migrators);
+    let follow_jobs = jobs.clone().run(client.clone(), labels.clone(), queue.clone(), parts.jobs);
+    let follow_runs = runs.run(client.clone(), labels, queue.clone());
     let locks = Locks::new(client.clone(), &namespace);
     let lock_watch = LockWatch::default();
     let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
@@ -164,19 +163,9 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         () = follow_migrators => {}
         () = follow_jobs => {}
         () = follow_locks => {}
+        () = follow_runs => {}
         () = keeper.run() => {}
         () = keep_certificates => {}
-    }
-}
-
-/// Ends the watches of Pods when it is dropped: they are tasks of their own.
-struct Watching(PodWatches);
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        for namespace in self.0.namespaces() {
-            self.0.select(&namespace, Vec::new());
-        }
     }
 }
 
@@ -199,25 +188,5 @@ async fn keep_certificates(
             }
         };
         tokio::time::sleep(pause).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use migrations_testkit::recording::RecordingServer;
-
-    use super::*;
-    use crate::watch::pods::Selected;
-
-    #[tokio::test]
-    async fn a_replica_that_leads_no_longer_watches_no_pods() {
-        let (queue, _queued) = Queue::new();
-        let pods = PodWatches::new(RecordingServer::new().client(), queue);
-        let watching = Watching(pods.clone());
-        for namespace in ["shop", "blog"] {
-            pods.select(namespace, vec![Selected { migrator: "web".to_owned(), selector: None }]);
-        }
-        drop(watching);
-        assert!(pods.namespaces().is_empty());
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use kube::Client;
 use migrations_controller::config::Config;
-use migrations_controller::{PARTS, Parts, run};
+use migrations_controller::{PARTS, Parts, connect, run};
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::{Readiness, serve};
 use migrations_process::{listen::listen, shutdown::Shutdown};
@@ -17,9 +16,10 @@ async fn main() -> anyhow::Result<()> {
         Config::parse();
     telemetry.start()?;
     let shutdown = Shutdown::on_signal()?;
-    let client = Client::try_default()
+    let reach = kube::Config::infer()
         .await
         .context("no way to the API server: neither a service account's files nor a kubeconfig")?;
+    let client = connect::client(reach).context("the way to the API server can't be taken")?;
     let (readiness, [lease, migrators, jobs, gate]) = Readiness::of(PARTS);
     tokio::spawn(serve(listen(probes.probe_port).await?, readiness, Arc::default()));
     let parts = Parts { lease, migrators, jobs, gate };

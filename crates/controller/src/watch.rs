@@ -1,16 +1,19 @@
 //! What the controller keeps in memory of the cluster, and who is told when it changes.
 //!
-//! Memory grows with Pods that a Migrator selects, not with all Pods: only namespaces that hold a
-//! Migrator are watched, and of a Pod only what decisions read is kept.
+//! Memory grows with Pods that a Migrator selects, not with all Pods: the API server is asked for
+//! those alone, and of a Pod only what decisions read is decoded.
 
 pub mod jobs;
+pub mod labels;
 pub mod locks;
 pub mod migrators;
 pub mod pods;
+pub mod runs;
+pub mod slim;
 
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
-use migrations_api::Migrator;
+use migrations_api::{Migrator, names};
 use tokio::sync::mpsc;
 
 /// A Migrator that may not decode: one that doesn't must not stop the watch of the others.
@@ -32,5 +35,21 @@ impl Queue {
     pub fn push(&self, namespace: &str, name: &str) {
         // The other end is gone only when the program ends.
         let _ = self.0.send(ObjectRef::new(name).within(namespace));
+    }
+}
+
+/// The namespace and run label by which the Jobs and Pods of one Migrator's runs are found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RunOf {
+    /// Where they are.
+    pub namespace: String,
+    /// The value of their run label.
+    pub label: String,
+}
+
+impl RunOf {
+    /// Of the Migrator of that name.
+    pub fn migrator(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), label: names::label_value(name) }
     }
 }

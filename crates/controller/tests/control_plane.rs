@@ -9,8 +9,11 @@ mod control_plane {
     pub(crate) mod shop;
 
     mod bad_input;
+    mod connect;
+    mod gather;
     mod leader;
     mod restarts;
     mod run;
     mod stories;
+    mod watches;
 }

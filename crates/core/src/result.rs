@@ -44,7 +44,9 @@ pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -
     if let Some(end) = ends.iter().find(|end| end.exit_code == 0).or(ends.first()) {
         return Progress::Ended(ended(end, None, hide_output));
     }
-    if containers().any(|container| matches!(container.state, ContainerState::Running(_))) {
+    let mut there = pods.iter().filter(|pod| !pod.gone);
+    let runs = |container: &ContainerFacts| matches!(container.state, ContainerState::Running(_));
+    if there.any(|pod| pod.key_container(Some(names::RUN_CONTAINER)).is_some_and(runs)) {
         return Progress::Running;
     }
     match job.map(|job| &job.outcome) {

@@ -150,6 +150,8 @@ pub struct PodFacts {
     pub claims: Vec<String>,
     /// What admission wrote into its waiters: the Pod as it was created, whatever became of it.
     pub admitted: Option<Admitted>,
+    /// It no longer exists; this is its last state.
+    pub gone: bool,
 }
 
 /// A Pod as it was when admission saw it.
@@ -278,7 +280,7 @@ impl Requests {
 impl PodFacts {
     /// Whether it may still run something.
     pub fn unfinished(&self) -> bool {
-        self.phase != "Succeeded" && self.phase != "Failed"
+        !self.gone && self.phase != "Succeeded" && self.phase != "Failed"
     }
 
     /// Whether it is there to serve: neither finished nor on its way out.
@@ -350,6 +352,7 @@ impl From<&Pod> for PodFacts {
             node: spec.and_then(|spec| spec.node_name.clone()),
             claims: claims(spec.and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()),
             admitted: admitted(spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()),
+            gone: false,
         }
     }
 }

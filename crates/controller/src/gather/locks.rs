@@ -1,14 +1,14 @@
 //! Reads the locks that concern a Migrator: the one that its spec names, and those that it holds.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::snapshot::{JobFacts, LockFacts, LockHolder, PodFacts, Snapshot};
+use migrations_core::snapshot::{JobFacts, LockFacts, LockHolder, Snapshot};
 use migrations_core::validate::Valid;
 
 use super::{Error, Gatherer};
+use crate::watch::slim::SlimPod;
 
 impl Gatherer {
     /// As watched.
@@ -59,9 +59,9 @@ impl Gatherer {
             return Ok(false);
         }
         // Its Pods can't be told from those of another Migrator of the name any more.
-        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let pods = Api::<SlimPod>::namespaced(self.client.clone(), namespace);
         let pods = pods.list(&of_runs).await.map_err(Error::Lock)?;
-        Ok(!pods.iter().any(|pod| PodFacts::from(pod).unfinished()))
+        Ok(!pods.iter().any(|pod| pod.facts.unfinished()))
     }
 }
 

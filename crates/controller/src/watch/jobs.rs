@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use k8s_openapi::api::batch::v1::Job;
-use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, ResourceExt};
@@ -13,10 +12,11 @@ use migrations_api::names;
 use migrations_core::snapshot::JobFacts;
 use migrations_process::probes::Part;
 
-use super::{Guarded, Queue};
+use super::labels::RunLabels;
+use super::{Queue, RunOf};
 
-/// A run's Job: its namespace and name, the value of its run label, and what decisions read of it.
-type Jobs = HashMap<(String, String), (String, JobFacts)>;
+/// Runs' Jobs by name: what decisions read of them.
+type Jobs = HashMap<RunOf, HashMap<String, JobFacts>>;
 
 /// The Jobs of runs. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -25,53 +25,58 @@ pub struct JobWatch(Arc<Mutex<Jobs>>);
 impl JobWatch {
     /// The Jobs that carry the run label of `migrator`.
     pub fn of(&self, namespace: &str, migrator: &str) -> Vec<JobFacts> {
-        let label = names::label_value(migrator);
-        self.lock()
-            .iter()
-            .filter(|((of, _), (carried, _))| of == namespace && *carried == label)
-            .map(|(_, (_, job))| job.clone())
-            .collect()
+        let jobs = self.lock();
+        let jobs = jobs.get(&RunOf::migrator(namespace, migrator));
+        jobs.into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
     /// Watches for as long as it is polled, and has the Migrator of each changed Job looked at.
-    pub async fn run(self, client: Client, migrators: Store<Guarded>, queue: Queue, synced: Part) {
+    pub async fn run(self, client: Client, labels: RunLabels, queue: Queue, synced: Part) {
         let config = watcher::Config::default().labels(names::RUN_LABEL);
         let mut stream = std::pin::pin!(watch(Api::<Job>::all(client), config).default_backoff());
         let mut listed = Jobs::new();
-        let tell = |namespace: &str, label: &str| {
-            for migrator in migrators.state() {
-                let name = migrator.name_any();
-                if migrator.namespace().as_deref() == Some(namespace) && names::label_value(&name) == label {
-                    queue.push(namespace, &name);
-                }
-            }
-        };
+        let tell = |run_of: &RunOf| labels.tell(run_of, &queue);
         while let Some(event) = stream.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(job)) => listed.extend(entry(&job)),
-                Ok(Event::InitDone) => {
-                    self.lock().clone_from(&listed);
-                    for ((namespace, _), (label, _)) in listed.drain() {
-                        tell(&namespace, &label);
+                Ok(Event::InitApply(job)) => {
+                    if let Some((run_of, job)) = entry(&job) {
+                        listed.entry(run_of).or_default().insert(job.name.clone(), job);
                     }
+                }
+                Ok(Event::InitDone) => {
+                    let listed = std::mem::take(&mut listed);
+                    let before = std::mem::replace(&mut *self.lock(), listed);
+                    // Those that had Jobs as well: theirs may be gone.
+                    before.keys().for_each(tell);
+                    self.lock().keys().for_each(tell);
                     synced.set(true);
                 }
                 Ok(Event::Apply(job)) => {
-                    if let Some((key, value)) = entry(&job) {
-                        self.lock().insert(key.clone(), value.clone());
-                        tell(&key.0, &value.0);
+                    if let Some((run_of, job)) = entry(&job) {
+                        self.lock().entry(run_of.clone()).or_default().insert(job.name.clone(), job);
+                        tell(&run_of);
                     }
                 }
                 Ok(Event::Delete(job)) => {
-                    if let Some((key, value)) = entry(&job) {
-                        self.lock().remove(&key);
-                        tell(&key.0, &value.0);
+                    if let Some((run_of, job)) = entry(&job) {
+                        self.remove(&run_of, &job.name);
+                        tell(&run_of);
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the watch of Jobs was interrupted; trying again");
                 }
+            }
+        }
+    }
+
+    fn remove(&self, run_of: &RunOf, job: &str) {
+        let mut all = self.lock();
+        if let Some(jobs) = all.get_mut(run_of) {
+            jobs.remove(job);
+            if jobs.is_empty() {
+                all.remove(run_of);
             }
         }
     }
@@ -82,7 +87,7 @@ impl JobWatch {
     }
 }
 
-fn entry(job: &Job) -> Option<((String, String), (String, JobFacts))> {
+fn entry(job: &Job) -> Option<(RunOf, JobFacts)> {
     let label = job.labels().get(names::RUN_LABEL)?.clone();
-    Some(((job.namespace()?, job.name_any()), (label, JobFacts::from(job))))
+    Some((RunOf { namespace: job.namespace()?, label }, JobFacts::from(job)))
 }

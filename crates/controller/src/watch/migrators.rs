@@ -1,7 +1,7 @@
 //! The watch of Migrators in all namespaces.
 
 use futures::{Stream, StreamExt};
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector, watcher as watch};
 use kube::{Api, Client, ResourceExt};
@@ -9,6 +9,7 @@ use migrations_process::probes::Part;
 
 use super::{Guarded, Queue};
 use crate::gate::Gates;
+use crate::watch::labels::RunLabels;
 use crate::watch::pods::PodWatches;
 
 /// Starts the watch. The stream has to be polled; it ends only with the program.
@@ -17,64 +18,71 @@ pub fn start(
 ) -> (Store<Guarded>, impl Stream<Item = watcher::Result<Event<Guarded>>> + use<>) {
     let (reader, writer) = reflector::store();
     let api = Api::<Guarded>::all(client.clone());
-    let stream = watch(api, watcher::Config::default()).default_backoff().reflect(writer);
+    // Nobody reads the managed fields, which are most of a small object.
+    let prune = |migrator: &mut Guarded| migrator.managed_fields_mut().clear();
+    let stream = watch(api, watcher::Config::default()).default_backoff().modify(prune).reflect(writer);
     (reader, stream)
+}
+
+/// Who is told of Migrators that come, change and go.
+pub struct Concerned {
+    /// Follow the Pods that they select.
+    pub pods: PodWatches,
+    /// Finds them by their run label.
+    pub labels: RunLabels,
+    /// Keep their webhook entries.
+    pub gates: Gates,
+    /// Has them looked at.
+    pub queue: Queue,
+}
+
+impl Concerned {
+    fn came(&self, guarded: &Guarded) {
+        let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
+        self.pods.follow(&namespace, &name, guarded.0.as_ref().ok());
+        self.labels.add(&namespace, &name);
+        self.queue.push(&namespace, &name);
+    }
+
+    fn went(&self, namespace: &str, name: &str) {
+        self.pods.forget(namespace, name);
+        self.labels.remove(namespace, name);
+        self.queue.push(namespace, name);
+    }
 }
 
 /// Tells everyone concerned of each change, for as long as it is polled.
 pub async fn follow(
     stream: impl Stream<Item = watcher::Result<Event<Guarded>>>,
     store: Store<Guarded>,
-    pods: PodWatches,
-    gates: Gates,
-    queue: Queue,
+    concerned: Concerned,
     synced: Part,
 ) {
     let mut stream = std::pin::pin!(stream);
-    let mut listed = false;
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Apply(migrator) | Event::Delete(migrator)) if listed => {
-                if let Some(namespace) = migrator.namespace() {
-                    pods.select(&namespace, selectors(&store, &namespace));
-                    queue.push(&namespace, &migrator.name_any());
-                }
-                gates.look();
+            Ok(Event::Apply(migrator)) => {
+                concerned.came(&migrator);
+                concerned.gates.look();
+            }
+            Ok(Event::Delete(migrator)) => {
+                concerned.went(&migrator.namespace().unwrap_or_default(), &migrator.name_any());
+                concerned.gates.look();
             }
             Ok(Event::InitDone) => {
-                listed = true;
-                let mut namespaces = pods.namespaces();
-                for migrator in store.state() {
-                    let namespace = migrator.namespace().unwrap_or_default();
-                    queue.push(&namespace, &migrator.name_any());
-                    namespaces.insert(namespace);
+                for (namespace, name) in concerned.labels.migrators() {
+                    if store.get(&ObjectRef::new(&name).within(&namespace)).is_none() {
+                        concerned.went(&namespace, &name);
+                    }
                 }
-                for namespace in namespaces {
-                    pods.select(&namespace, selectors(&store, &namespace));
-                }
-                gates.look();
+                store.state().iter().for_each(|migrator| concerned.came(migrator));
+                concerned.gates.look();
                 synced.set(true);
             }
-            Ok(_) => {}
+            Ok(Event::Init | Event::InitApply(_)) => {}
             Err(error) => report(&error),
         }
     }
-}
-
-/// The Migrators of a namespace that can be followed, as the Pod watch needs them.
-fn selectors(store: &Store<Guarded>, namespace: &str) -> Vec<super::pods::Selected> {
-    let mut all: Vec<_> = store
-        .state()
-        .iter()
-        .filter_map(|guarded| guarded.0.as_ref().ok())
-        .filter(|migrator| migrator.namespace().as_deref() == Some(namespace))
-        .map(|migrator| super::pods::Selected {
-            migrator: migrator.name_any(),
-            selector: migrations_core::selector::Selector::parse(&migrator.spec.selector).ok(),
-        })
-        .collect();
-    all.sort_by(|one, other| one.migrator.cmp(&other.migrator));
-    all
 }
 
 fn report(error: &watcher::Error) {

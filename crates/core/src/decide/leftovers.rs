@@ -34,7 +34,7 @@ impl Draft<'_> {
         };
         let (mut succeeded, mut failed, mut delete) = (Vec::new(), Vec::new(), Vec::new());
         for job in self.snapshot.jobs.iter().filter(ours) {
-            let has_pod = self.snapshot.run_pods.iter().any(|pod| run::belongs(pod, &job.uid));
+            let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && run::belongs(pod, &job.uid));
             match &job.outcome {
                 Some(JobOutcome::Complete) => succeeded.push(job),
                 Some(JobOutcome::Failed(_)) => failed.push(job),

@@ -74,7 +74,7 @@ impl Draft<'_> {
     /// A Job of the claimed name exists: bound where it is this run's own, made again where it is a
     /// leftover of ours that never started, else left alone.
     fn bind(&mut self, mut run: CurrentRun, job: &JobFacts, wanted: Option<Wanted<'_>>) -> Option<Standing> {
-        let has_pod = self.snapshot.run_pods.iter().any(|pod| belongs(pod, &job.uid));
+        let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && belongs(pod, &job.uid));
         if identity(&run).agrees(job, &self.snapshot.uid) && !job.terminating {
             run.job_uid = Some(job.uid.clone());
             self.status.current = Some(run.clone());
