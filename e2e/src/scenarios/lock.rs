@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::Outcome;
-use super::playground::{Playground, deployment, image, migrator, ran};
+use super::playground::{Playground, UNTIL_LET_GO, deployment, image, migrator, ran};
 use crate::command;
 use crate::environment::Environment;
 
@@ -25,7 +25,7 @@ pub(super) fn run(environment: &Environment) -> Result<Outcome> {
 
 fn tried(one: &Playground<'_>, two: &Playground<'_>) -> Result<()> {
     for playground in [one, two] {
-        playground.apply(&with_lock())?;
+        playground.apply(&with_lock(UNTIL_LET_GO))?;
         playground.settled()?;
     }
     one.apply(&deployment("web", "shop", V1, 1))?;
@@ -39,10 +39,12 @@ fn tried(one: &Playground<'_>, two: &Playground<'_>) -> Result<()> {
         "a Migrator that waits for the lock doesn't say which, and for whom: {message}"
     );
     for playground in [one, two] {
+        playground.let_go()?;
         playground.rolled_out("web")?;
     }
 
     for playground in [one, two] {
+        playground.apply(&with_lock("sleep 3"))?;
         playground.run(&["set", "image", "deployment/web", &format!("app={V2}")])?;
     }
     for playground in [one, two] {
@@ -73,8 +75,8 @@ fn one_at_a_time(pods: &[Value]) -> Result<()> {
 }
 
 /// Keeps the Pods of both runs, for their times.
-fn with_lock() -> Value {
-    let mut migrator = migrator("sleep 4");
+fn with_lock(script: &str) -> Value {
+    let mut migrator = migrator(script);
     migrator["spec"]["lock"] = LOCK.into();
     migrator["spec"]["successfulJobsHistoryLimit"] = 2.into();
     migrator

@@ -11,8 +11,8 @@ use crate::environment::Environment;
 /// The Migrator of a playground, and the label value of the Pods that it selects.
 pub(crate) const SHOP: &str = "shop";
 
-/// Selects Pods of its runs.
-const RUN: &str = "migrations=shop";
+/// A migration that lasts until [`Playground::let_go`].
+pub(crate) const UNTIL_LET_GO: &str = "until test -e /tmp/go; do sleep 0.2; done";
 
 /// How long anything may take that a scenario waits for.
 const PATIENCE: &str = "--timeout=120s";
@@ -76,10 +76,21 @@ impl<'a> Playground<'a> {
         self.wait(&["migrator", SHOP, &ready])
     }
 
-    /// Waits until a migration's container runs.
-    pub(crate) fn migrating(&self) -> Result<()> {
-        self.wait(&["pods", "--selector", RUN, "--for=create"])?;
-        self.wait(&["pods", "--selector", RUN, "--for=jsonpath={.status.phase}=Running"])
+    /// Waits until a migration's container runs; returns its Job.
+    pub(crate) fn migrating(&self) -> Result<String> {
+        self.wait(&["migrator", SHOP, "--for=jsonpath={.status.current.jobUid}"])?;
+        let status = self.status()?;
+        let job = status["current"]["job"].as_str().context("a run ended before it was seen to run")?;
+        let selector = format!("--selector=batch.kubernetes.io/job-name={job}");
+        self.wait(&["pods", &selector, "--for=create"])?;
+        self.wait(&["pods", &selector, "--for=jsonpath={.status.phase}=Running"])?;
+        Ok(format!("job/{job}"))
+    }
+
+    /// Ends a migration that runs [`UNTIL_LET_GO`].
+    pub(crate) fn let_go(&self) -> Result<()> {
+        let job = self.migrating()?;
+        self.run(&["exec", &job, "--", "touch", "/tmp/go"])
     }
 
     /// Waits until the rollout of a Deployment is over.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::Outcome;
-use super::playground::{Playground, deployment, image, migrator, started};
+use super::playground::{Playground, UNTIL_LET_GO, deployment, image, migrator, started};
 use crate::environment::Environment;
 
 const V1: &str = "migrations-app:v1";
@@ -15,7 +15,7 @@ const V2: &str = "migrations-app:v2";
 /// v1 is run once more while it serves; v2, whose migration fails, is let through.
 pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "requests")?;
-    playground.gate("sleep 3")?;
+    playground.gate("true")?;
     playground.apply(&deployment("web", "shop", V1, 2))?;
     playground.rolled_out("web")?;
     playground.settled()?;
@@ -27,11 +27,14 @@ pub(super) fn run(environment: &Environment) -> Result<Outcome> {
 
 fn one_more_run(playground: &Playground<'_>) -> Result<()> {
     let before = serving(playground)?;
+    playground.apply(&migrator(UNTIL_LET_GO))?;
     annotate(playground, "run=again")?;
     playground.wait(&["migrator", "shop", "--for=jsonpath={.status.lastHandledRun}=again"])?;
+    playground.migrating()?;
     // A Pod that comes meanwhile is not held.
     playground.run(&["scale", "deployment/web", "--replicas=3"])?;
     playground.wait(&["deployment", "web", "--for=jsonpath={.status.availableReplicas}=3"])?;
+    playground.let_go()?;
     playground.settled()?;
     playground.expect_runs(&[V1, V1])?;
     let after = serving(playground)?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::Outcome;
-use super::playground::{Playground, deployment};
+use super::playground::{Playground, UNTIL_LET_GO, deployment};
 use crate::environment::Environment;
 
 const WEB: &str = "migrations-app:v1";
@@ -12,12 +12,13 @@ const WORKER: &str = "migrations-app:v2";
 /// A first install of both, then a restart of both.
 pub(super) fn run(environment: &Environment) -> Result<Outcome> {
     let playground = Playground::new(environment, "two-workloads")?;
-    playground.gate("sleep 2")?;
+    playground.gate(UNTIL_LET_GO)?;
     playground.apply(&deployment("web", "shop", WEB, 2))?;
-    // Which one comes first is told by the oldest Pod, in whole seconds.
     playground.migrating()?;
+    // Comes while the other is migrated, and waits its turn.
     playground.apply(&deployment("worker", "shop", WORKER, 2))?;
     for name in ["web", "worker"] {
+        playground.let_go()?;
         playground.rolled_out(name)?;
     }
     playground.settled()?;
