@@ -137,13 +137,20 @@ impl Gatherer {
         let of_runs = ListParams::default().labels(&label);
         let jobs = Api::<Job>::namespaced(self.client.clone(), &before.namespace);
         let pods = Api::<Pod>::namespaced(self.client.clone(), &before.namespace);
-        let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
+        let mut all_jobs: Vec<_> =
+            jobs.list(&of_runs).await.map_err(Error::Jobs)?.iter().map(JobFacts::from).collect();
+        // The name of the run's Job may be that of somebody else's, which lacks the label.
+        let claimed = fresh.status.as_ref().and_then(|status| status.current.as_ref());
+        if let Some(run) = claimed.filter(|run| !all_jobs.iter().any(|job| job.name == run.job)) {
+            let named = jobs.get_opt(&run.job).await.map_err(Error::Jobs)?;
+            all_jobs.extend(named.as_ref().map(JobFacts::from));
+        }
         let run_pods = pods.list(&of_runs).await.map_err(Error::RunPods)?;
         let locks = self.read_locks(&before, valid).await?;
         let snapshot = Snapshot {
             generation: fresh.metadata.generation,
             status: fresh.status.clone().unwrap_or_default(),
-            jobs: jobs.iter().map(JobFacts::from).collect(),
+            jobs: all_jobs,
             run_pods: run_pods.iter().map(PodFacts::from).collect(),
             requests: Requests::of(&fresh),
             locks,
