@@ -13,6 +13,9 @@ mod control_plane {
 
     mod bad_input;
     mod due;
+    mod exactly_once;
+    mod identity;
+    mod locks;
     mod restarts;
     mod stories;
     mod workloads;

@@ -3,7 +3,6 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use migrations_api::{How, Migrator, MigratorStatus};
 use migrations_testkit::builders::{cron_job, deployment, existing, job, stateful_set};
 use serde_json::json;
@@ -120,11 +119,7 @@ async fn a_migrator_made_again_waits_for_the_run_of_the_one_before() {
     let run = shop.run_starts("shop:v1").await;
     shop.delete::<Migrator>("shop").await;
     // Its Job goes with it; the Pod of that is asked to end.
-    let terminating = |pods: &[Pod]| {
-        let run = pods.iter().find(|pod| pod.name_any() == run)?;
-        run.metadata.deletion_timestamp.as_ref().map(drop)
-    };
-    shop.namespace.until::<Pod, _>("the end of the run", terminating).await;
+    shop.until_terminating(&run).await;
     shop.create_migrator().await;
     shop.until_reason("EarlierRunUnfinished").await;
     shop.namespace.end_pod(&run).await;

@@ -198,11 +198,12 @@ impl Shop {
 
     /// Has the run of `image` start and succeed.
     pub(crate) async fn migrate(&self, image: &str) -> MigratorStatus {
-        let before = self.status().await.history.len();
         let run = self.run_starts(image).await;
+        let current = self.until_status("a run", |status| status.current.is_some()).await.current;
         self.run_ends(&run, 0, "").await;
-        self.until_status("a success", |status| {
-            let newest = status.history.first().filter(|_| status.history.len() > before);
+        self.until_status("its success", |status| {
+            let newest =
+                status.history.first().filter(|it| Some(&it.job) == current.as_ref().map(|it| &it.job));
             newest.is_some_and(|it| it.image == image && it.result == RunResult::Succeeded)
         })
         .await
@@ -233,13 +234,18 @@ impl Shop {
         self.namespace.until::<Pod, _>("Pods", of_image).await
     }
 
-    /// A Pod is being deleted: waits for that, and plays the kubelet that ends it.
-    pub(crate) async fn until_pod_ends(&self, name: &str) {
+    /// Waits until a Pod is being deleted.
+    pub(crate) async fn until_terminating(&self, name: &str) {
         let terminating = |pods: &[Pod]| {
             let pod = pods.iter().find(|pod| pod.name_any() == name)?;
             pod.metadata.deletion_timestamp.as_ref().map(drop)
         };
-        self.namespace.until::<Pod, _>("a Pod's end", terminating).await;
+        self.namespace.until::<Pod, _>("a Pod that is being deleted", terminating).await;
+    }
+
+    /// Waits until a Pod is being deleted, and plays the kubelet that ends it.
+    pub(crate) async fn until_pod_ends(&self, name: &str) {
+        self.until_terminating(name).await;
         self.namespace.end_pod(name).await;
     }
 
@@ -252,7 +258,8 @@ impl Shop {
     pub(crate) async fn revision_of(&self, pod: &str) -> String {
         let pods: Api<Pod> = self.namespace.api();
         let spec = pods.get(pod).await.expect("the Pod").spec.unwrap_or_default();
-        let mut args = spec.init_containers.unwrap_or_default().into_iter().flat_map(|it| it.args).flatten();
+        let mut args =
+            spec.init_containers.unwrap_or_default().into_iter().filter_map(|it| it.args).flatten();
         let revision = args.find_map(|arg| arg.strip_prefix("--revision=").map(str::to_owned));
         revision.expect("a revision")
     }
