@@ -17,6 +17,7 @@ mod control_plane {
     mod identity;
     mod locks;
     mod restarts;
+    mod seen;
     mod stories;
     mod workloads;
 }

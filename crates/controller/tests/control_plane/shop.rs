@@ -66,7 +66,7 @@ impl Controller {
 #[derive(Clone)]
 pub(crate) struct Shop {
     /// The operator's namespace.
-    operator: String,
+    pub(crate) operator: String,
     pub(crate) namespace: TestNamespace,
     /// The Migrator's name.
     name: &'static str,
