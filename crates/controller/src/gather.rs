@@ -149,14 +149,21 @@ impl Gatherer {
         let of_runs = ListParams::default().labels(&label);
         let jobs = Api::<Job>::namespaced(self.client.clone(), &before.namespace);
         let pods = Api::<SlimPod>::namespaced(self.client.clone(), &before.namespace);
-        let jobs = jobs.list(&of_runs).await.map_err(Error::Jobs)?;
+        let mut all_jobs: Vec<_> =
+            jobs.list(&of_runs).await.map_err(Error::Jobs)?.iter().map(JobFacts::from).collect();
+        // The name of the run's Job may be that of somebody else's, which lacks the label.
+        let claimed = fresh.status.as_ref().and_then(|status| status.current.as_ref());
+        if let Some(run) = claimed.filter(|run| !all_jobs.iter().any(|job| job.name == run.job)) {
+            let named = jobs.get_opt(&run.job).await.map_err(Error::Jobs)?;
+            all_jobs.extend(named.as_ref().map(JobFacts::from));
+        }
         let listed = pods.list(&of_runs).await.map_err(Error::RunPods)?;
         let locks = self.read_locks(&before, valid).await?;
         let claims = claims(&self.client, &before.namespace, &before.owners).await?;
         let snapshot = Snapshot {
             generation: fresh.metadata.generation,
             status: fresh.status.clone().unwrap_or_default(),
-            jobs: jobs.iter().map(JobFacts::from).collect(),
+            jobs: all_jobs,
             // What was seen before the list and isn't on it was deleted in between, or earlier.
             run_pods: with_gone(listed.items.into_iter().map(|pod| pod.facts), before.run_pods),
             requests: Requests::of(&fresh),

@@ -1,19 +1,28 @@
 //! The controller against a real etcd, kube-apiserver and kube-controller-manager. Deployments,
 //! owners, Jobs and garbage collection are real; the test plays the kubelet.
 //!
-//! No webhook runs here, so Pods are annotated to need none: what is tested is what the controller
-//! does, and that the API server takes its entries for what they say.
+//! No webhook runs here. Tests of the webhook entries annotate their Pods to need none; all others
+//! share a control plane without entries, where policies write the waiter into Pods.
 
 #[cfg(test)]
 mod control_plane {
+    pub(crate) mod admission;
+    pub(crate) mod kinds;
+    pub(crate) mod shared;
     pub(crate) mod shop;
 
     mod bad_input;
     mod connect;
+    mod due;
+    mod exactly_once;
     mod gather;
+    mod identity;
     mod leader;
+    mod locks;
     mod restarts;
     mod run;
+    mod seen;
     mod stories;
     mod watches;
+    mod workloads;
 }

@@ -3,10 +3,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::api::{ListParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CONTROLLER_LEASE, OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_controller::certificates::{ensure, ensure_bundle};
 use migrations_controller::gather::claims;
@@ -14,32 +13,13 @@ use migrations_controller::lease::Election;
 use migrations_core::snapshot::{OwnerRef, Owners};
 use migrations_process::shutdown::Shutdown;
 use migrations_testkit::cluster::ControlPlane;
-use migrations_testkit::manifests::manifest;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 const CONTROLLER: &str = "migrations-controller";
 
-async fn install<K>(api: Api<K>, kind: &str, name: &str)
-where
-    K: Resource + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
-{
-    let object = serde_json::from_value(manifest(kind, name)).unwrap();
-    api.create(&PostParams::default(), &object).await.unwrap();
-}
-
 /// A client with the rights that the manifests give the controller.
 async fn controller(plane: &ControlPlane) -> Client {
-    let client = plane.client();
-    install(Api::<Namespace>::all(client.clone()), "Namespace", OPERATOR_NAMESPACE).await;
-    install(Api::<ClusterRole>::all(client.clone()), "ClusterRole", CONTROLLER).await;
-    install(Api::<ClusterRoleBinding>::all(client.clone()), "ClusterRoleBinding", CONTROLLER).await;
-    install(Api::<Role>::namespaced(client.clone(), OPERATOR_NAMESPACE), "Role", CONTROLLER).await;
-    install(Api::<RoleBinding>::namespaced(client.clone(), OPERATOR_NAMESPACE), "RoleBinding", CONTROLLER)
-        .await;
-    install(Api::<ServiceAccount>::namespaced(client, OPERATOR_NAMESPACE), "ServiceAccount", CONTROLLER)
-        .await;
+    plane.install_account(CONTROLLER).await;
     plane.client_as(OPERATOR_NAMESPACE, CONTROLLER)
 }
 

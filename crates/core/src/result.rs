@@ -44,9 +44,7 @@ pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -
     if let Some(end) = ends.iter().find(|end| end.exit_code == 0).or(ends.first()) {
         return Progress::Ended(ended(end, None, hide_output));
     }
-    let mut there = pods.iter().filter(|pod| !pod.gone);
-    let runs = |container: &ContainerFacts| matches!(container.state, ContainerState::Running(_));
-    if there.any(|pod| pod.key_container(Some(names::RUN_CONTAINER)).is_some_and(runs)) {
+    if pods.iter().any(|pod| runs(pod)) {
         return Progress::Running;
     }
     match job.map(|job| &job.outcome) {
@@ -75,6 +73,13 @@ pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -
         RunResult::Unknown,
         &format!("nobody saw the migration end, so it may have done its work or a part of it: {said}"),
     ))
+}
+
+/// Whether the migration is at work there. Of a Pod that was declared finished because its node is gone,
+/// the last word of that node stays: its containers seem to run for ever.
+fn runs(pod: &PodFacts) -> bool {
+    let container = pod.key_container(Some(names::RUN_CONTAINER));
+    pod.unfinished() && container.is_some_and(|it| matches!(it.state, ContainerState::Running(_)))
 }
 
 fn termination(container: &ContainerFacts) -> Option<&Termination> {
@@ -170,6 +175,27 @@ mod tests {
             prop_assert!(cut.len() <= limit && text.ends_with(cut));
             prop_assert!(text.len() > limit || cut == text);
         }
+    }
+
+    /// Its container runs, by the last word of its node.
+    fn pod(phase: &str) -> PodFacts {
+        let container = ContainerFacts {
+            name: names::RUN_CONTAINER.to_owned(),
+            image: "shop:v1".to_owned(),
+            state: ContainerState::Running(None),
+        };
+        PodFacts { phase: phase.to_owned(), containers: vec![container], ..PodFacts::default() }
+    }
+
+    #[rstest]
+    #[case::at_work("Running", true)]
+    #[case::node_out_of_reach("Unknown", true)]
+    #[case::lost_with_its_node("Failed", false)]
+    fn a_container_runs_as_long_as_its_pod_is_unfinished(#[case] phase: &str, #[case] at_work: bool) {
+        let progress = progress(None, &[&pod(phase)], false);
+        assert_eq!(progress == Progress::Running, at_work, "{progress:?}");
+        let unknown = matches!(&progress, Progress::Ended(it) if it.result == RunResult::Unknown);
+        assert_eq!(unknown, !at_work, "{progress:?}");
     }
 
     #[rstest]

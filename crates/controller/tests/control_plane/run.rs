@@ -10,7 +10,7 @@ use migrations_testkit::builders::{Object, deployment, migrator, pod, stateful_s
 use migrations_testkit::cluster::{ControlPlane, NODE};
 use serde_json::{Value, json};
 
-use super::shop::{Shop, is_run};
+use super::shop::Shop;
 
 /// A Pod with whatever a template may hold, its application in the second container.
 fn odd_pod(image: &str, volumes: &Value) -> Object<Pod> {
@@ -147,7 +147,7 @@ async fn a_template_with_everything_odd_in_it_makes_a_run() {
     assert_eq!(run.pointer("/affinity/nodeAffinity").map(|it| it.to_string().contains(NODE)), Some(false));
 
     // One of its Pods holds the claim on a node now.
-    let serving = |pods: &[Pod]| pods.iter().find(|pod| !is_run(pod)).map(ResourceExt::name_any);
+    let serving = |pods: &[Pod]| pods.iter().find(|pod| !shop.is_run(pod)).map(ResourceExt::name_any);
     let serving = shop.namespace.until::<Pod, _>("a Pod of the Deployment", serving).await;
     shop.namespace.start_pod(&serving).await;
     let data = [claim("data")];

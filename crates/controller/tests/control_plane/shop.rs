@@ -3,21 +3,31 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
 use migrations_api::conditions::READY;
-use migrations_api::{Migrator, MigratorStatus, names};
+use migrations_api::{Migrator, MigratorStatus, RunResult, names};
 use migrations_controller::{PARTS, Parts};
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
 use migrations_process::shutdown::{Shutdown, Trigger};
-use migrations_testkit::builders::{deployment, migrator, pod};
+use migrations_testkit::builders::{Object, deployment, migrator, pod};
 use migrations_testkit::cluster::{ControlPlane, TestNamespace, until};
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+
+use super::admission::APP;
+use super::shared;
+
+/// Reasons of a Migrator for which nothing is due. Where no configurations are shipped, its gate never
+/// comes.
+const AT_REST: [&str; 3] = ["Idle", "UpToDate", "GatePending"];
 
 /// A running controller.
 pub(crate) struct Controller {
@@ -28,12 +38,11 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// A replica that works while it leads.
-    pub(crate) fn start(client: Client, namespace: &str) -> Self {
+    pub(crate) fn start(client: Client, namespace: &str, policy: Policy) -> Self {
         static REPLICAS: AtomicUsize = AtomicUsize::new(0);
         let (stop, shutdown) = Shutdown::by_hand();
         let (readiness, parts) = readiness();
         let identity = format!("replica-{}", REPLICAS.fetch_add(1, Ordering::Relaxed));
-        let policy = Policy::default();
         let running =
             migrations_controller::run(client, namespace.to_owned(), identity, policy, parts, shutdown);
         Self { stop, task: tokio::spawn(Box::pin(running)), readiness }
@@ -55,6 +64,11 @@ impl Controller {
         Self { stop, task, readiness }
     }
 
+    /// Until the test process ends.
+    pub(crate) async fn go_on(self) {
+        self.task.await.expect("the controller never panics");
+    }
+
     /// As an orderly end, in the middle of whatever it does.
     pub(crate) async fn stop(self) {
         self.stop.request();
@@ -67,48 +81,103 @@ fn readiness() -> (Readiness, Parts) {
     (readiness, Parts { lease, migrators, jobs, gate })
 }
 
-/// A Migrator and a Deployment of Pods that it selects.
+/// A Migrator, and workloads whose Pods it selects by the label `app`, which has its name.
+#[derive(Clone)]
 pub(crate) struct Shop {
-    pub(crate) operator: TestNamespace,
+    /// The operator's namespace.
+    pub(crate) operator: String,
     pub(crate) namespace: TestNamespace,
+    /// The Migrator's name.
+    name: &'static str,
 }
 
 impl Shop {
     /// In a control plane that no other test uses: controllers look at all namespaces.
     pub(crate) async fn open(plane: &ControlPlane) -> Self {
         ship_configurations(plane.client()).await;
-        Self { operator: plane.namespace().await, namespace: plane.namespace().await }
+        let operator = plane.namespace().await.name().to_owned();
+        Self { operator, namespace: plane.namespace().await, name: "shop" }
+    }
+
+    /// Beside other tests', where a controller runs already; see [`shared`].
+    pub(crate) async fn beside_others() -> Self {
+        let plane = shared::plane().await;
+        let operator = names::OPERATOR_NAMESPACE.to_owned();
+        Self { operator, namespace: plane.namespace().await, name: "shop" }
+    }
+
+    /// Another Migrator of the same namespace.
+    pub(crate) fn neighbour(&self, name: &'static str) -> Self {
+        Self { name, ..self.clone() }
     }
 
     pub(crate) fn controller(&self) -> Controller {
-        Controller::start(self.namespace.client(), self.operator.name())
+        self.controller_with(Policy::default())
+    }
+
+    pub(crate) fn controller_with(&self, policy: Policy) -> Controller {
+        Controller::start(self.namespace.client(), &self.operator, policy)
+    }
+
+    /// The Migrator, to be created.
+    pub(crate) fn migrator(&self) -> Object<Migrator> {
+        migrator(self.name).selecting(APP, self.name).command(["migrate"]).backoff_limit(0)
     }
 
     /// One that works whoever leads.
     pub(crate) fn leading_controller(&self) -> Controller {
-        Controller::start_leading(self.namespace.client(), self.operator.name())
+        Controller::start_leading(self.namespace.client(), &self.operator)
     }
 
     pub(crate) async fn create_migrator(&self) {
-        let shop = migrator("shop").selecting("app", "shop").command(["migrate"]).backoff_limit(0);
-        self.namespace.create(&shop).await;
+        self.namespace.create(&self.migrator()).await;
+    }
+
+    /// What Pods are made from.
+    pub(crate) fn template(&self, image: &str) -> Object<Pod> {
+        pod("web").label(APP, self.name).container("app", image)
     }
 
     pub(crate) async fn deploy(&self, image: &str) {
-        let template = pod("web")
-            .label("app", "shop")
-            .annotation(names::NO_WAIT_ANNOTATION, "true")
-            .container("app", image);
+        let template = self.template(image).annotation(names::NO_WAIT_ANNOTATION, "true");
         self.namespace.create(&deployment("web").template(&template).replicas(2)).await;
     }
 
     pub(crate) async fn set_image(&self, image: &str) {
-        let patch = json!({ "spec": { "template": { "spec": { "containers": [{ "name": "app", "image": image }] } } } });
-        let deployments: Api<Deployment> = self.namespace.api();
-        deployments
-            .patch("web", &PatchParams::default(), &Patch::Strategic(patch))
-            .await
-            .expect("a Deployment");
+        self.set_image_of::<Deployment>("web", image).await;
+    }
+
+    /// Gives a workload another image.
+    pub(crate) async fn set_image_of<K>(&self, name: &str, image: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned,
+        K: std::fmt::Debug,
+    {
+        let containers = json!([{ "name": "app", "image": image }]);
+        let template = json!({ "spec": { "containers": containers } });
+        let patch = Patch::Strategic(json!({ "spec": { "template": template } }));
+        let api: Api<K> = self.namespace.api();
+        api.patch(name, &PatchParams::default(), &patch).await.expect("it is there");
+    }
+
+    /// Merges `patch` into an object.
+    pub(crate) async fn patch<K>(&self, name: &str, patch: Value)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned,
+        K: std::fmt::Debug,
+    {
+        let api: Api<K> = self.namespace.api();
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("it is there");
+    }
+
+    /// Deletes an object, and in the background what it owns.
+    pub(crate) async fn delete<K>(&self, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned,
+        K: std::fmt::Debug,
+    {
+        let api: Api<K> = self.namespace.api();
+        api.delete(name, &DeleteParams::background()).await.expect("it is there");
     }
 
     /// Waits until the Migrator's status is as asked for.
@@ -117,8 +186,10 @@ impl Shop {
         what: &str,
         as_asked: impl Fn(&MigratorStatus) -> bool,
     ) -> MigratorStatus {
-        let found =
-            |all: &[Migrator]| all.iter().filter_map(|it| it.status.clone()).find(|status| as_asked(status));
+        let found = |all: &[Migrator]| {
+            let ours = all.iter().find(|it| it.name_any() == self.name)?;
+            ours.status.clone().filter(|status| as_asked(status))
+        };
         self.namespace.until::<Migrator, _>(what, found).await
     }
 
@@ -136,7 +207,7 @@ impl Shop {
     /// Waits for the Pod of the run of `image`, and has it run.
     pub(crate) async fn run_starts(&self, image: &str) -> String {
         let of_image = |pods: &[Pod]| {
-            let run = |pod: &&Pod| is_run(pod) && unfinished(pod) && image_of(pod) == Some(image);
+            let run = |pod: &&Pod| self.is_run(pod) && live(pod) && image_of(pod) == Some(image);
             pods.iter().find(run).map(ResourceExt::name_any)
         };
         let name = self.namespace.until::<Pod, _>("the run's Pod", of_image).await;
@@ -144,15 +215,116 @@ impl Shop {
         name
     }
 
+    /// The run in that Pod ends.
+    pub(crate) async fn run_ends(&self, pod: &str, exit_code: i32, message: &str) {
+        self.namespace.end_container(pod, names::RUN_CONTAINER, exit_code, message).await;
+    }
+
+    /// Has the run of `image` start and succeed.
+    pub(crate) async fn migrate(&self, image: &str) -> MigratorStatus {
+        let run = self.run_starts(image).await;
+        let current = self.until_status("a run", |status| status.current.is_some()).await.current;
+        self.run_ends(&run, 0, "").await;
+        self.until_status("its success", |status| {
+            let newest =
+                status.history.first().filter(|it| Some(&it.job) == current.as_ref().map(|it| &it.job));
+            newest.is_some_and(|it| it.image == image && it.result == RunResult::Succeeded)
+        })
+        .await
+    }
+
+    pub(crate) async fn status(&self) -> MigratorStatus {
+        let migrators: Api<Migrator> = self.namespace.api();
+        migrators.get(self.name).await.expect("the Migrator").status.unwrap_or_default()
+    }
+
+    /// Waits for a Pod of `image` that the Migrator selects, and has all of them run.
+    pub(crate) async fn pods_start(&self, image: &str) -> Vec<String> {
+        let names = self.until_pods(image).await;
+        for name in &names {
+            self.namespace.start_pod(name).await;
+        }
+        names
+    }
+
+    /// Waits for Pods of `image` that the Migrator selects.
+    pub(crate) async fn until_pods(&self, image: &str) -> Vec<String> {
+        let of_image = |pods: &[Pod]| {
+            let selected = |pod: &&Pod| pod.labels().get(APP).is_some_and(|app| app == self.name);
+            let pods = pods.iter().filter(selected).filter(|pod| live(pod) && image_of(pod) == Some(image));
+            let names: Vec<_> = pods.map(ResourceExt::name_any).collect();
+            (!names.is_empty()).then_some(names)
+        };
+        self.namespace.until::<Pod, _>("Pods", of_image).await
+    }
+
+    /// Waits until a Pod is being deleted.
+    pub(crate) async fn until_terminating(&self, name: &str) {
+        let terminating = |pods: &[Pod]| {
+            let pod = pods.iter().find(|pod| pod.name_any() == name)?;
+            pod.metadata.deletion_timestamp.as_ref().map(drop)
+        };
+        self.namespace.until::<Pod, _>("a Pod that is being deleted", terminating).await;
+    }
+
+    /// Waits until a Pod is being deleted, and plays the kubelet that ends it.
+    pub(crate) async fn until_pod_ends(&self, name: &str) {
+        self.until_terminating(name).await;
+        self.namespace.end_pod(name).await;
+    }
+
+    pub(crate) async fn uid_of(&self, pod: &str) -> String {
+        let pods: Api<Pod> = self.namespace.api();
+        pods.get(pod).await.expect("the Pod").uid().expect("a uid")
+    }
+
+    /// The revision of a Pod, as its waiter tells it.
+    pub(crate) async fn revision_of(&self, pod: &str) -> String {
+        let pods: Api<Pod> = self.namespace.api();
+        let spec = pods.get(pod).await.expect("the Pod").spec.unwrap_or_default();
+        let mut args =
+            spec.init_containers.unwrap_or_default().into_iter().filter_map(|it| it.args).flatten();
+        let revision = args.find_map(|arg| arg.strip_prefix("--revision=").map(str::to_owned));
+        revision.expect("a revision")
+    }
+
+    /// Waits for an event of that reason that says so.
+    pub(crate) async fn until_event(&self, reason: &str, says: &str) {
+        let told = |all: &[Event]| {
+            let of_reason = |it: &&Event| it.reason.as_deref() == Some(reason);
+            let notes = all.iter().filter(of_reason).filter_map(|it| it.note.as_deref());
+            notes.into_iter().any(|note| note.contains(says)).then_some(())
+        };
+        self.namespace.until::<Event, _>(says, told).await;
+    }
+
+    /// The images of all runs so far, in order. Whatever was due by now has had its turn: a last image
+    /// is migrated, and after that nothing is left to do.
+    pub(crate) async fn all_runs(&self) -> Vec<String> {
+        const LAST: &str = "last:v1";
+        // Of a Deployment, since a bare Pod might be adopted by a workload of the test.
+        let template = self.template(LAST).label("role", "web").label("last", "true");
+        self.namespace.create(&deployment("last").template(&template)).await;
+        self.migrate(LAST).await;
+        let status = self
+            .until_status("nothing to do", |status| {
+                status.conditions.iter().any(|it| it.type_ == READY && AT_REST.contains(&it.reason.as_str()))
+            })
+            .await;
+        self.delete::<Deployment>("last").await;
+        let runs = status.history.into_iter().rev().map(|it| it.image);
+        runs.filter(|image| image != LAST).collect()
+    }
+
     /// How many Pods there are or were of runs.
     pub(crate) async fn runs(&self) -> usize {
         let pods: Api<Pod> = self.namespace.api();
-        pods.list(&kube::api::ListParams::default())
-            .await
-            .expect("Pods")
-            .iter()
-            .filter(|pod| is_run(pod))
-            .count()
+        let pods = pods.list(&kube::api::ListParams::default()).await.expect("Pods");
+        pods.iter().filter(|pod| self.is_run(pod)).count()
+    }
+
+    pub(crate) fn is_run(&self, pod: &Pod) -> bool {
+        pod.labels().get(names::RUN_LABEL).is_some_and(|label| label == self.name)
     }
 }
 
@@ -190,13 +362,9 @@ pub(crate) async fn until_ready(readiness: &Readiness) {
     }
 }
 
-pub(crate) fn is_run(pod: &Pod) -> bool {
-    pod.labels().get(names::RUN_LABEL).is_some_and(|label| label == "shop")
-}
-
-fn unfinished(pod: &Pod) -> bool {
+fn live(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !matches!(phase, Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn image_of(pod: &Pod) -> Option<&str> {

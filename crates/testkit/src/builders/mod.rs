@@ -26,7 +26,9 @@ use serde_json::{Value, json};
 
 pub use migrator::migrator;
 pub use pod::pod;
-pub use workload::{daemon_set, deployment, job, replica_set, stateful_set};
+pub use workload::{
+    cron_job, daemon_set, deployment, job, replica_set, replication_controller, stateful_set,
+};
 
 /// An object of kind `K` being described. It is kept as JSON, so that it may hold what `K` does not
 /// know.

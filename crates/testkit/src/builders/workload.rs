@@ -1,8 +1,8 @@
 //! Workloads: what Pods are made from.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use serde_json::json;
 
 use super::Object;
@@ -32,18 +32,32 @@ pub fn job(name: &str) -> Object<Job> {
     Object::new("batch/v1", "Job", name)
 }
 
+/// A CronJob, whose time never comes.
+pub fn cron_job(name: &str) -> Object<CronJob> {
+    Object::new("batch/v1", "CronJob", name).with(json!({ "spec": { "schedule": "0 0 30 2 *" } }))
+}
+
+/// A `ReplicationController`.
+pub fn replication_controller(name: &str) -> Object<ReplicationController> {
+    Object::new("v1", "ReplicationController", name)
+}
+
 impl<K> Object<K> {
     /// Makes the labels, annotations and containers of `pod` its Pod template, and its labels the
-    /// selector of all kinds but a Job, whose selector the API server makes.
+    /// selector where its kind has one that people write.
     pub fn template(self, pod: &Object<Pod>) -> Self {
         let metadata = &pod.json["metadata"];
-        let mut spec = json!({ "template": {
+        let template = json!({
             "metadata": { "labels": metadata["labels"], "annotations": metadata["annotations"] },
             "spec": pod.json["spec"],
-        } });
-        if self.json["kind"] != "Job" {
-            spec["selector"] = json!({ "matchLabels": metadata["labels"] });
-        }
+        });
+        let labels = &metadata["labels"];
+        let spec = match self.json["kind"].as_str() {
+            Some("Job") => json!({ "template": template }),
+            Some("CronJob") => json!({ "jobTemplate": { "spec": { "template": template } } }),
+            Some("ReplicationController") => json!({ "template": template, "selector": labels }),
+            _ => json!({ "template": template, "selector": { "matchLabels": labels } }),
+        };
         self.with(json!({ "spec": spec }))
     }
 

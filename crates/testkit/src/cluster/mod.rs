@@ -4,6 +4,7 @@
 //!
 //! The programs come from the folder that `KUBEBUILDER_ASSETS` names.
 
+mod account;
 mod kubelet;
 mod namespace;
 mod process;
