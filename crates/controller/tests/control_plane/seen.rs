@@ -140,9 +140,23 @@ async fn written(shop: &Shop) -> Vec<(String, Option<String>)> {
     all.extend(versions::<Job>(shop.namespace.api(), &of_runs).await);
     all.extend(versions::<Pod>(shop.namespace.api(), &of_runs).await);
     all.extend(versions::<ConfigMap>(shop.namespace.api(), &all_of_it).await);
-    all.extend(versions::<Event>(shop.namespace.api(), &all_of_it).await);
+    let ours = ListParams::default().fields("reportingController=migrations-controller");
+    all.extend(versions::<Event>(shop.namespace.api(), &ours).await);
     all.extend(versions::<MutatingWebhookConfiguration>(Api::all(shop.namespace.client()), &all_of_it).await);
     all
+}
+
+/// How many times a Migrator's status was sent, be it the one that was there already.
+async fn statuses_sent(plane: &ControlPlane) -> f64 {
+    let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
+    let metrics = plane.client().request_text(request).await.expect("metrics");
+    let of_status = |line: &&str| {
+        let labels = [r#"resource="migrators""#, r#"subresource="status""#, r#"verb="PUT""#];
+        line.starts_with("apiserver_request_total{") && labels.iter().all(|label| line.contains(label))
+    };
+    let counts =
+        metrics.lines().filter(of_status).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    counts.sum()
 }
 
 /// With a Pod that needs no webhook, which isn't there.
@@ -182,6 +196,15 @@ async fn at_rest_nothing_is_written_and_scaling_to_zero_leaves_it_ready() {
     let free =
         |all: &[Lease]| (!all.iter().any(|it| it.labels().contains_key(names::LOCK_LABEL))).then_some(());
     until(&leases, "the lock to be given back", free).await;
+    // Kubernetes has written its part as well.
+    let ended = |all: &[Job]| {
+        let ended = |job: &Job| {
+            let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref());
+            conditions.unwrap_or_default().iter().any(|it| matches!(it.type_.as_str(), "Complete" | "Failed"))
+        };
+        all.iter().all(ended).then_some(())
+    };
+    shop.namespace.until::<Job, _>("both Jobs' ends", ended).await;
     until_looked_at(&plane).await;
 
     let at_rest = written(&shop).await;
@@ -197,9 +220,14 @@ async fn at_rest_nothing_is_written_and_scaling_to_zero_leaves_it_ready() {
     until_looked_at(&plane).await;
     assert_eq!(written(&shop).await, at_rest);
 
+    let sent = statuses_sent(&plane).await;
+    for look in 5..10 {
+        shop.patch::<Pod>(&web, json!({ "metadata": { "labels": { "look": look.to_string() } } })).await;
+    }
     shop.patch::<Deployment>("web", json!({ "spec": { "replicas": 0 } })).await;
     shop.until_pod_ends(&web).await;
     let status = shop.until_reason("Idle").await;
+    assert!((statuses_sent(&plane).await - sent - 1.0).abs() < 0.5, "only that there is no Pod any more");
     assert_eq!(status.done, before.done);
     assert_eq!(status.conditions[0].status, "True");
     assert_eq!(status.conditions[0].last_transition_time, before.conditions[0].last_transition_time);
