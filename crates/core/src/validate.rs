@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use migrations_api::{MigratorSpec, Reason, RerunOn};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::selector::Selector;
@@ -40,7 +41,7 @@ const BACKOFF_LIMIT: i32 = 6;
 const JOBS_KEPT: (usize, usize) = (1, 2);
 
 /// What of a spec goes into the run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RunSpec {
     /// Entrypoint in place of the template's.
     pub command: Option<Vec<String>>,
@@ -79,33 +80,7 @@ pub struct Refusal {
 impl RunSpec {
     /// A text that differs when the run does.
     pub fn fingerprint(&self) -> String {
-        let Self {
-            command,
-            args,
-            image,
-            labels,
-            annotations,
-            env,
-            env_from,
-            resources,
-            service_account_name,
-            active_deadline_seconds,
-            keep_containers,
-        } = self;
-        json!([
-            command,
-            args,
-            image,
-            labels,
-            annotations,
-            env,
-            env_from,
-            resources,
-            service_account_name,
-            active_deadline_seconds,
-            keep_containers
-        ])
-        .to_string()
+        json!(self).to_string()
     }
 }
 
@@ -214,9 +189,15 @@ mod tests {
         .unwrap();
         assert!(valid.template_selector.is_some());
         assert_eq!(valid.container.as_deref(), Some("app"));
-        assert_eq!(
-            valid.run.fingerprint(),
-            r#"[["python"],["manage.py","migrate"],"shop:ddl",{"team":"a"},{"note":"b"},[],[],null,null,null,[]]"#
-        );
+        let run = RunSpec {
+            command: Some(vec!["python".to_owned()]),
+            args: Some(vec!["manage.py".to_owned(), "migrate".to_owned()]),
+            image: Some("shop:ddl".to_owned()),
+            labels: [("team".to_owned(), "a".to_owned())].into(),
+            annotations: [("note".to_owned(), "b".to_owned())].into(),
+            ..RunSpec::default()
+        };
+        assert_eq!(valid.run, run);
+        assert_ne!(run.fingerprint(), RunSpec::default().fingerprint());
     }
 }

@@ -1,0 +1,210 @@
+//! What decisions read of Pods. The rest, most of their size, is dropped on arrival.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
+use migrations_api::names;
+use migrations_protocol::{Arguments, Container};
+
+use super::{OwnerRef, controller_of};
+
+/// What decisions read of a Pod. The rest, most of its size, is dropped on arrival.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its controlling owner.
+    pub owner: Option<OwnerRef>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Being deleted.
+    pub terminating: bool,
+    /// Its phase: Pending, Running, Succeeded, Failed or Unknown.
+    pub phase: String,
+    /// Its own containers, in order.
+    pub containers: Vec<ContainerFacts>,
+    /// Its init containers, in order.
+    pub init_containers: Vec<ContainerFacts>,
+    /// Annotated to start without waiting.
+    pub no_wait: bool,
+    /// Why it isn't scheduled, in the scheduler's words.
+    pub unschedulable: Option<String>,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// Names of the persistent volume claims that it mounts.
+    pub claims: Vec<String>,
+    /// What admission wrote into its waiters: the Pod as it was created, whatever became of it.
+    pub admitted: Option<Admitted>,
+    /// It no longer exists; this is its last state.
+    pub gone: bool,
+}
+
+/// A Pod as it was when admission saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its containers and their images.
+    pub containers: Vec<Container>,
+    /// Its revision.
+    pub revision: Option<String>,
+}
+
+/// What decisions read of a container and its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerFacts {
+    /// Its name.
+    pub name: String,
+    /// Its image, as in the Pod's spec.
+    pub image: String,
+    /// Where it is.
+    pub state: ContainerState,
+}
+
+/// Where a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Not started yet; the kubelet's reason and message where it gave any.
+    Waiting(String),
+    /// Running, since when.
+    Running(Option<Timestamp>),
+    /// Ended.
+    Terminated(Termination),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Termination {
+    /// Its exit code; 0 is success.
+    pub exit_code: i32,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+    /// Its last output, or its reason where there is none.
+    pub message: String,
+}
+
+impl PodFacts {
+    /// Whether it may still run something.
+    pub fn unfinished(&self) -> bool {
+        !self.gone && self.phase != "Succeeded" && self.phase != "Failed"
+    }
+
+    /// Whether it is there to serve: neither finished nor on its way out.
+    pub fn live(&self) -> bool {
+        self.unfinished() && !self.terminating
+    }
+
+    /// Whether one of its own containers has started.
+    pub fn application_started(&self) -> bool {
+        self.containers.iter().any(|container| !matches!(container.state, ContainerState::Waiting(_)))
+    }
+
+    /// Whether it carries this Migrator's waiter.
+    pub fn gated_by(&self, migrator: &str) -> bool {
+        let waiter = names::waiter_container(migrator);
+        self.init_containers.iter().any(|container| container.name == waiter)
+    }
+
+    /// The key container: the named one, else the first.
+    pub fn key_container(&self, name: Option<&str>) -> Option<&ContainerFacts> {
+        match name {
+            Some(name) => self.containers.iter().find(|container| container.name == name),
+            None => self.containers.first(),
+        }
+    }
+}
+
+impl From<&Pod> for PodFacts {
+    fn from(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+        let init_statuses =
+            status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+        let facts = |containers: &[k8s_openapi::api::core::v1::Container], statuses: &[ContainerStatus]| {
+            let one = |container: &k8s_openapi::api::core::v1::Container| ContainerFacts {
+                name: container.name.clone(),
+                image: container.image.clone().unwrap_or_default(),
+                state: statuses
+                    .iter()
+                    .find(|status| status.name == container.name)
+                    .map_or_else(|| ContainerState::Waiting(String::new()), ContainerState::from),
+            };
+            containers.iter().map(one).collect::<Vec<_>>()
+        };
+        let annotations = meta.annotations.as_ref();
+        let unschedulable = status
+            .and_then(|status| status.conditions.as_ref())
+            .and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
+            .map(|condition| condition.message.clone().unwrap_or_default());
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            owner: controller_of(meta.owner_references.as_deref()),
+            created: meta.creation_timestamp.as_ref().map(|time| time.0),
+            terminating: meta.deletion_timestamp.is_some(),
+            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+            containers: facts(spec.map(|spec| spec.containers.as_slice()).unwrap_or_default(), statuses),
+            init_containers: facts(
+                spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default(),
+                init_statuses,
+            ),
+            no_wait: annotations
+                .and_then(|all| all.get(names::NO_WAIT_ANNOTATION))
+                .is_some_and(|value| value == "true"),
+            unschedulable,
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            claims: claims(spec.and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()),
+            admitted: admitted(spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()),
+            gone: false,
+        }
+    }
+}
+
+fn claims(volumes: &[Volume]) -> Vec<String> {
+    let claims = volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.map(|claim| claim.claim_name.clone()).collect()
+}
+
+/// All waiters of a Pod were told the same of it.
+fn admitted(init_containers: &[k8s_openapi::api::core::v1::Container]) -> Option<Admitted> {
+    let waiter = init_containers.iter().find(|container| container.name.starts_with(names::WAITER_PREFIX))?;
+    let Arguments { containers, revision, .. } = Arguments::parse(waiter.args.as_deref()?).ok()?;
+    Some(Admitted { containers, revision })
+}
+
+impl From<&ContainerStatus> for ContainerState {
+    fn from(status: &ContainerStatus) -> Self {
+        // A container that was restarted has started, whatever it waits for now.
+        let last = status.last_state.as_ref();
+        let terminated = status
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+            .or_else(|| last.and_then(|state| state.terminated.as_ref()));
+        if let Some(running) = status.state.as_ref().and_then(|state| state.running.as_ref()) {
+            return Self::Running(running.started_at.as_ref().map(|time| time.0));
+        }
+        if let Some(end) = terminated {
+            let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or_default();
+            return Self::Terminated(Termination {
+                exit_code: end.exit_code,
+                started: end.started_at.as_ref().map(|time| time.0),
+                finished: end.finished_at.as_ref().map(|time| time.0),
+                message: said.to_owned(),
+            });
+        }
+        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+        let said = waiting.map(|waiting| {
+            [waiting.reason.as_deref(), waiting.message.as_deref()].into_iter().flatten().collect::<Vec<_>>()
+        });
+        Self::Waiting(said.unwrap_or_default().join(": "))
+    }
+}
