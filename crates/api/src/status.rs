@@ -102,6 +102,9 @@ pub struct CurrentRun {
     pub attempt: i32,
     /// Hash of the run's spec and Pod template.
     pub run_hash: String,
+    /// Token of the newest run that was asked for by then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// How many attempts at the same have failed before this one.
     #[serde(default)]
     pub failures: i32,
@@ -180,6 +183,10 @@ pub struct RunRecord {
     pub attempts: i32,
     /// Hash of the run's spec and Pod template: a failed run is tried again when it changes.
     pub run_hash: String,
+    /// Token of the newest run that was asked for by then: one without a result is run again only by
+    /// another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// When the migration's container started; when the run was claimed where it never did.
     pub started: MicroTime,
     /// When it ended.

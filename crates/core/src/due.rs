@@ -140,28 +140,30 @@ pub enum Attempt<'a> {
     Never(&'a RunRecord),
 }
 
-/// What the records say of the next attempt at `key` with `run_hash`. A changed spec, template or
-/// request starts afresh (contract §6).
+/// What the records say of the next attempt at a run of that key, hash and request, if any. A changed
+/// spec, template or request starts afresh (contract §6); a run without a result is repeated by
+/// another request alone (contract §5), since nobody knows what it did.
 pub fn attempt<'a>(
     history: &'a [RunRecord],
     key: &str,
     run_hash: &str,
+    request: Option<&str>,
     backoff_limit: i32,
     now: Timestamp,
 ) -> Attempt<'a> {
     let newest = history.iter().find(|record| record.key == key);
-    let Some(record) = newest.filter(|record| record.run_hash == run_hash) else {
-        return Attempt::Now { failures: 0 };
-    };
-    match record.result {
-        RunResult::Unknown => Attempt::Never(record),
-        RunResult::Failed if record.attempts > backoff_limit => Attempt::Never(record),
-        RunResult::Failed => {
-            let at = record.finished.0.saturating_add(pause_after(record.attempts)).unwrap_or(Timestamp::MAX);
-            if now < at { Attempt::Later { at, record } } else { Attempt::Now { failures: record.attempts } }
-        }
-        RunResult::Succeeded | RunResult::NotStarted => Attempt::Now { failures: 0 },
+    if let Some(record) =
+        newest.filter(|it| it.result == RunResult::Unknown && it.request.as_deref() == request)
+    {
+        return Attempt::Never(record);
     }
+    let failed = |record: &&RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
+    let Some(record) = newest.filter(failed) else { return Attempt::Now { failures: 0 } };
+    if record.attempts > backoff_limit {
+        return Attempt::Never(record);
+    }
+    let at = record.finished.0.saturating_add(pause_after(record.attempts)).unwrap_or(Timestamp::MAX);
+    if now < at { Attempt::Later { at, record } } else { Attempt::Now { failures: record.attempts } }
 }
 
 /// The pause after so many failures.

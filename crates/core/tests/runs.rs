@@ -155,6 +155,22 @@ fn an_unknown_result_is_run_again_on_request_and_other_keys_go_on() {
     assert_eq!(world.started, ["shop:v1", "shop:w1", "shop:v1"]);
 }
 
+/// Nobody knows what it did, so that nothing but someone who looked may repeat it.
+#[test]
+fn an_unknown_result_is_not_run_again_for_another_spec_or_template() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.jobs.clear();
+    world.run_pods.clear();
+    world.settle();
+    world.spec.args = Some(vec!["--fake".to_owned()]);
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", 1));
+    world.requests.run = Some("looked at it".to_owned());
+    world.settle();
+    assert_eq!(world.started.len(), 2);
+}
+
 #[test]
 fn while_suspended_nothing_starts_and_what_runs_goes_on() {
     let mut world = World::new();

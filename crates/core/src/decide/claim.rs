@@ -32,7 +32,7 @@ impl Draft<'_> {
         choices.sort_by_key(|(due, choice)| given_up(history, due.key, &choice.run_hash));
         let (mut stalled, mut pause) = (None, None);
         for (due, choice) in choices {
-            match attempt(history, due.key, &choice.run_hash, valid.backoff_limit, self.now) {
+            match attempt(history, due.key, &choice.run_hash, request, valid.backoff_limit, self.now) {
                 Attempt::Now { failures } => match self.claim_one(wanted, due, &choice, failures) {
                     Ok(standing) => {
                         self.take_up_request(survey);
@@ -64,7 +64,7 @@ impl Draft<'_> {
 
     fn claim_one(
         &mut self,
-        Wanted { valid, request: _, .. }: Wanted<'_>,
+        Wanted { valid, request, .. }: Wanted<'_>,
         due: &Due<'_>,
         choice: &Choice<'_>,
         failures: i32,
@@ -93,6 +93,7 @@ impl Draft<'_> {
             job_uid: None,
             attempt,
             run_hash,
+            request: request.map(str::to_owned),
             failures,
             started: MicroTime(self.now),
             given_up: None,

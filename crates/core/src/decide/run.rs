@@ -222,7 +222,8 @@ impl Draft<'_> {
                 let changed = due.key != run.key
                     || (choice.run_hash != run.run_hash
                         && due.template(valid, request, &run.run_hash).is_none());
-                let attempt = attempt(history, due.key, &choice.run_hash, valid.backoff_limit, self.now);
+                let attempt =
+                    attempt(history, due.key, &choice.run_hash, request, valid.backoff_limit, self.now);
                 changed
                     && matches!(attempt, Attempt::Now { .. })
                     && !given_up(history, due.key, &choice.run_hash)
@@ -233,7 +234,8 @@ impl Draft<'_> {
     /// The result goes into the status; Pods of a done key are released by that alone.
     fn record(&mut self, run: &CurrentRun, ended: Ended) {
         let Ended { result, message, started, finished } = ended;
-        let CurrentRun { key, image, job, attempt, run_hash, failures, started: claimed, .. } = run.clone();
+        let CurrentRun { key, image, job, attempt, run_hash, request, failures, started: claimed, .. } =
+            run.clone();
         let attempts = failures.saturating_add(1);
         let (warning, reason, note) = match result {
             RunResult::Succeeded => {
@@ -261,8 +263,19 @@ impl Draft<'_> {
         if let Some(index) = newest.filter(|index| self.status.history.get(*index).is_some_and(same)) {
             self.status.history.remove(index);
         }
-        let record =
-            RunRecord { key, image, job, attempt, attempts, run_hash, started, finished, result, message };
+        let record = RunRecord {
+            key,
+            image,
+            job,
+            attempt,
+            attempts,
+            run_hash,
+            request,
+            started,
+            finished,
+            result,
+            message,
+        };
         self.status.history.insert(0, record);
         self.status.current = None;
     }
