@@ -8,6 +8,7 @@
 mod control_plane {
     pub(crate) mod admission;
     pub(crate) mod kinds;
+    mod runs;
     pub(crate) mod shared;
     pub(crate) mod shop;
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use migrations_api::conditions::READY;
-use migrations_api::{Migrator, MigratorStatus, RunResult, names};
+use migrations_api::{Migrator, MigratorStatus, names};
 use migrations_controller::{PARTS, Parts};
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
@@ -24,10 +24,6 @@ use tokio::task::JoinHandle;
 
 use super::admission::APP;
 use super::shared;
-
-/// Reasons of a Migrator for which nothing is due. Where no configurations are shipped, its gate never
-/// comes.
-const AT_REST: [&str; 3] = ["Idle", "UpToDate", "GatePending"];
 
 /// A running controller.
 pub(crate) struct Controller {
@@ -88,7 +84,7 @@ pub(crate) struct Shop {
     pub(crate) operator: String,
     pub(crate) namespace: TestNamespace,
     /// The Migrator's name.
-    name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 impl Shop {
@@ -204,35 +200,6 @@ impl Shop {
         self.until_status(image, |status| status.done.iter().any(|done| done.key == image)).await
     }
 
-    /// Waits for the Pod of the run of `image`, and has it run.
-    pub(crate) async fn run_starts(&self, image: &str) -> String {
-        let of_image = |pods: &[Pod]| {
-            let run = |pod: &&Pod| self.is_run(pod) && live(pod) && image_of(pod) == Some(image);
-            pods.iter().find(run).map(ResourceExt::name_any)
-        };
-        let name = self.namespace.until::<Pod, _>("the run's Pod", of_image).await;
-        self.namespace.start_pod(&name).await;
-        name
-    }
-
-    /// The run in that Pod ends.
-    pub(crate) async fn run_ends(&self, pod: &str, exit_code: i32, message: &str) {
-        self.namespace.end_container(pod, names::RUN_CONTAINER, exit_code, message).await;
-    }
-
-    /// Has the run of `image` start and succeed.
-    pub(crate) async fn migrate(&self, image: &str) -> MigratorStatus {
-        let run = self.run_starts(image).await;
-        let current = self.until_status("a run", |status| status.current.is_some()).await.current;
-        self.run_ends(&run, 0, "").await;
-        self.until_status("its success", |status| {
-            let newest =
-                status.history.first().filter(|it| Some(&it.job) == current.as_ref().map(|it| &it.job));
-            newest.is_some_and(|it| it.image == image && it.result == RunResult::Succeeded)
-        })
-        .await
-    }
-
     pub(crate) async fn status(&self) -> MigratorStatus {
         let migrators: Api<Migrator> = self.namespace.api();
         migrators.get(self.name).await.expect("the Migrator").status.unwrap_or_default()
@@ -297,35 +264,6 @@ impl Shop {
         };
         self.namespace.until::<Event, _>(says, told).await;
     }
-
-    /// The images of all runs so far, in order. Whatever was due by now has had its turn: a last image
-    /// is migrated, and after that nothing is left to do.
-    pub(crate) async fn all_runs(&self) -> Vec<String> {
-        const LAST: &str = "last:v1";
-        // Of a Deployment, since a bare Pod might be adopted by a workload of the test.
-        let template = self.template(LAST).label("role", "web").label("last", "true");
-        self.namespace.create(&deployment("last").template(&template)).await;
-        self.migrate(LAST).await;
-        let status = self
-            .until_status("nothing to do", |status| {
-                status.conditions.iter().any(|it| it.type_ == READY && AT_REST.contains(&it.reason.as_str()))
-            })
-            .await;
-        self.delete::<Deployment>("last").await;
-        let runs = status.history.into_iter().rev().map(|it| it.image);
-        runs.filter(|image| image != LAST).collect()
-    }
-
-    /// How many Pods there are or were of runs.
-    pub(crate) async fn runs(&self) -> usize {
-        let pods: Api<Pod> = self.namespace.api();
-        let pods = pods.list(&kube::api::ListParams::default()).await.expect("Pods");
-        pods.iter().filter(|pod| self.is_run(pod)).count()
-    }
-
-    pub(crate) fn is_run(&self, pod: &Pod) -> bool {
-        pod.labels().get(names::RUN_LABEL).is_some_and(|label| label == self.name)
-    }
 }
 
 /// As the manifests ship them: without a `webhooks` in them.
@@ -362,11 +300,11 @@ pub(crate) async fn until_ready(readiness: &Readiness) {
     }
 }
 
-fn live(pod: &Pod) -> bool {
+pub(super) fn live(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn image_of(pod: &Pod) -> Option<&str> {
+pub(super) fn image_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.containers.first()?.image.as_deref()
 }
