@@ -56,6 +56,26 @@ pub enum SelectorError {
         /// Its operator.
         operator: String,
     },
+    /// What can't be a label's name.
+    #[error(
+        "names the label {key:?}, which no Pod can have; a name has letters, digits, '-', '_' and '.', at most 63, \
+         after a domain and '/' if any"
+    )]
+    Key {
+        /// The name.
+        key: String,
+    },
+    /// What can't be a label's value.
+    #[error(
+        "asks for the value {value:?} of label {key}, which no Pod can have; a value has letters, digits, '-', '_' \
+         and '.', at most 63"
+    )]
+    Value {
+        /// Name of the label.
+        key: String,
+        /// The value.
+        value: String,
+    },
 }
 
 impl Selector {
@@ -83,6 +103,9 @@ impl Selector {
         if requirements.is_empty() {
             return Err(SelectorError::Empty);
         }
+        for requirement in &requirements {
+            requirement.check()?;
+        }
         Ok(Self { requirements })
     }
 
@@ -96,6 +119,41 @@ impl Selector {
             Requirement::Absent(key) => !labels.contains_key(key),
         })
     }
+}
+
+impl Requirement {
+    /// The API server refuses to list by labels that can't be.
+    fn check(&self) -> Result<(), SelectorError> {
+        let (key, values) = match self {
+            Self::In(key, values) | Self::NotIn(key, values) => (key, Some(values)),
+            Self::Exists(key) | Self::Absent(key) => (key, None),
+        };
+        let (domain, name) =
+            key.rsplit_once('/').map_or((None, key.as_str()), |(domain, name)| (Some(domain), name));
+        if !is_label_text(name) || !domain.is_none_or(is_domain) {
+            return Err(SelectorError::Key { key: key.clone() });
+        }
+        match values.into_iter().flatten().find(|value| !value.is_empty() && !is_label_text(value)) {
+            Some(value) => Err(SelectorError::Value { key: key.clone(), value: value.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a text can be the name or, where it isn't empty, the value of a label.
+fn is_label_text(text: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63 && text.chars().all(inside) && edge(text.chars().next()) && edge(text.chars().last())
+}
+
+/// Whether a text is a DNS subdomain, as may stand before a label's name.
+fn is_domain(text: &str) -> bool {
+    let part = |part: &str| {
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !part.is_empty() && part.chars().all(inside) && !part.starts_with('-') && !part.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(part)
 }
 
 #[cfg(test)]
@@ -116,6 +174,8 @@ mod tests {
     #[case::not_in_without_label(json!({"matchExpressions": [{"key": "tier", "operator": "NotIn", "values": ["db"]}]}), true)]
     #[case::exists(json!({"matchExpressions": [{"key": "app", "operator": "Exists"}]}), true)]
     #[case::absent(json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}), false)]
+    #[case::empty_value(json!({"matchLabels": {"app": ""}}), false)]
+    #[case::name_with_a_domain(json!({"matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "DoesNotExist"}]}), true)]
     #[case::all_must_hold(json!({"matchLabels": {"app": "web"}, "matchExpressions": [{"key": "x", "operator": "Exists"}]}), false)]
     fn matching(#[case] selector: Value, #[case] expected: bool) {
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
@@ -126,6 +186,9 @@ mod tests {
     #[case::empty(json!({}), "name at least one label")]
     #[case::unknown_operator(json!({"matchExpressions": [{"key": "app", "operator": "Is"}]}), "use In, NotIn")]
     #[case::in_without_values(json!({"matchExpressions": [{"key": "app", "operator": "In"}]}), "add at least one")]
+    #[case::no_value(json!({"matchLabels": {"app": "not a value"}}), "asks for the value \"not a value\" of label app")]
+    #[case::no_name(json!({"matchLabels": {"-app": "web"}}), "names the label \"-app\"")]
+    #[case::no_domain(json!({"matchExpressions": [{"key": "Bad_/app", "operator": "Exists"}]}), "names the label \"Bad_/app\"")]
     #[case::exists_with_values(json!({"matchExpressions": [{"key": "app", "operator": "Exists", "values": ["x"]}]}), "remove them")]
     fn what_cannot_be_followed_is_told_the_fix(#[case] selector: Value, #[case] fix: &str) {
         let error = parse(selector).unwrap_err().to_string();
