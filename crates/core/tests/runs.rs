@@ -347,6 +347,35 @@ fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
     assert_eq!(world.reason(), "UpToDate");
 }
 
+#[test]
+fn a_job_that_is_refused_gives_way_to_another_key() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look_and_crash_after(1);
+    world.refused = Some("exceeded quota".to_owned());
+    world.look_and_crash_after(1);
+    assert_eq!(world.reason(), "JobRefused");
+    world.roll_out("worker", "shop:w1").look_and_crash_after(1);
+    assert_eq!(world.status.history[0].result, RunResult::NotStarted);
+    assert_eq!(world.status.current.as_ref().unwrap().key, "shop:w1");
+    // Two that are refused don't take turns.
+    world.look_and_crash_after(1);
+    world.look_and_crash_after(1);
+    assert_eq!(world.status.current.as_ref().unwrap().key, "shop:w1");
+}
+
+/// By hand, or by a queueing system: its Pod is killed, and may have done a part of its work.
+#[test]
+fn a_job_that_somebody_suspends_in_the_middle_is_not_started_again() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.jobs[0].suspended = true;
+    world.settle();
+    world.run_ends(143, "").jobs[0].outcome = None;
+    world.settle();
+    assert_eq!(world.started.len(), 1);
+    assert_eq!(world.reason(), "MigrationFailed");
+}
+
 /// A sidecar that another webhook put into the run.
 #[test]
 fn what_goes_on_beside_an_ended_migration_is_ended_and_the_next_run_is_not_held_up() {

@@ -38,8 +38,10 @@ impl Draft<'_> {
             (None, Some(job)) => self.bind(run, job, wanted),
             (Some(uid), job) => {
                 let job = job.filter(|job| job.uid == *uid);
-                let startable =
-                    |job: &&JobFacts| job.suspended && job.outcome.is_none() && run.given_up.is_none();
+                // One that somebody suspended in the middle is not started a second time.
+                let startable = |job: &&JobFacts| {
+                    job.suspended && job.outcome.is_none() && run.given_up.is_none() && !self.has_started(uid)
+                };
                 match job.filter(startable) {
                     Some(job) => self.start(&run, job, wanted),
                     None => self.watch(&run, job, uid, wanted),
@@ -61,6 +63,11 @@ impl Draft<'_> {
             self.status.current = None;
             return None;
         };
+        if let Some(why) = self.snapshot.create_refused.as_ref().filter(|_| self.is_overtaken(run, wanted)) {
+            let message = format!("given up before its Job was created: {why}");
+            self.record(run, Ended { result: RunResult::NotStarted, message, started: None, finished: None });
+            return None;
+        }
         self.effects.push(Effect::CreateJob(Box::new(job.job)));
         Some(match &self.snapshot.create_refused {
             Some(why) => Standing::stalled(
@@ -184,8 +191,7 @@ impl Draft<'_> {
             self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
         }
         let over = job.is_none_or(|job| job.outcome.is_some()) && !pods.iter().any(|pod| pod.unfinished());
-        let started = pods.iter().filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
-        let started = started.filter(|it| !matches!(it.state, ContainerState::Waiting(_))).count() > 0;
+        let started = run.job_uid.as_deref().is_some_and(|uid| self.has_started(uid));
         match progress {
             Progress::Ended(ended) if started => self.record(run, ended),
             _ if over => {
@@ -196,6 +202,13 @@ impl Draft<'_> {
             _ => return Some(running(run, &format!("{why}; it is being given up"))),
         }
         None
+    }
+
+    /// Whether the migration's container is known to have started in a Pod of that Job.
+    fn has_started(&self, job_uid: &str) -> bool {
+        let pods = self.snapshot.run_pods.iter().filter(|pod| belongs(pod, job_uid));
+        let mut containers = pods.filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
+        containers.any(|container| !matches!(container.state, ContainerState::Waiting(_)))
     }
 
     /// A Job that is refused its Pod, by a quota say, tells it in events alone.
