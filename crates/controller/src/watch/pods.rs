@@ -140,7 +140,8 @@ impl PodWatches {
                     Ok(Event::Delete(pod)) => follower.delete(&pod),
                     Err(error) => {
                         list = None;
-                        follower.fault(&error);
+                        let Scope { namespace, selector } = &follower.scope;
+                        tracing::warn!(namespace, selector, %error, "the watch of Pods was interrupted; trying again");
                     }
                 }
             }
@@ -206,21 +207,6 @@ impl Follower {
         self.change(|watched| {
             watched.pods.as_mut().is_some_and(|pods| pods.remove(&pod.facts.name).is_some())
         });
-    }
-
-    /// A selector that the API server can't read holds values that no label can have.
-    fn fault(&self, error: &watcher::Error) {
-        let Scope { namespace, selector } = &self.scope;
-        let refused = match error {
-            watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 400,
-            _ => false,
-        };
-        if refused {
-            tracing::error!(namespace, selector, %error, "no Pod can have such labels; change the Migrator's selector");
-            self.replace(HashMap::new());
-        } else {
-            tracing::warn!(namespace, selector, %error, "the watch of Pods was interrupted; trying again");
-        }
     }
 
     /// Changes what was seen, and has the Migrators looked at where that makes a difference.

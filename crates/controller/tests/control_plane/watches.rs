@@ -195,14 +195,6 @@ async fn the_api_server_selects_what_the_selector_means(#[case] selector: Value)
     watches.until_selected(&shop, &wanted).await;
 }
 
-/// No Pod can have such a label, so nothing is waited for.
-#[tokio::test]
-async fn a_selector_that_the_api_server_cannot_read_selects_nothing() {
-    let odd = migrator("shop").selecting("app", "not a label");
-    let mut watches = Watches::of(&[&odd]).await;
-    watches.until_selected(&odd, &[]).await;
-}
-
 #[tokio::test]
 async fn the_last_state_of_a_runs_deleted_pod_is_kept() {
     let shop = migrator("shop").selecting("app", "shop");
