@@ -49,6 +49,19 @@ fn a_stateful_set_leaves_a_broken_revision_behind() {
 }
 
 #[test]
+fn while_the_gate_is_open_no_pod_is_deleted() {
+    let mut world = World::new();
+    world.deploy_stateful("db", "shop:v1").stateful_pod("db", 0, "shop:v1");
+    world.deploy_stateful("db", "shop:v2");
+    world.requests.open = true;
+    world.settle();
+    assert_eq!(world.pods.len(), 1);
+    world.requests.open = false;
+    world.settle();
+    assert!(world.pods.is_empty());
+}
+
+#[test]
 fn a_pod_of_an_older_revision_whose_application_started_is_never_deleted() {
     let mut world = World::new();
     world.deploy_stateful("db", "shop:v1");
@@ -385,6 +398,40 @@ fn the_source_is_a_pod_of_a_kind_that_serves_before_a_jobs() {
     pod.admitted = Some(admitted("shop:v1", Some("uid-once".to_owned())));
     world.settle();
     assert_eq!(world.status.source.as_ref().unwrap().name, "web");
+}
+
+#[rstest]
+#[case::the_newest(&["old", "new"], "new")]
+#[case::whatever_the_order(&["new", "old"], "new")]
+#[case::the_name_settles_the_rest(&["b", "a"], "a")]
+fn the_source_is_the_newest_pod_and_the_name_settles_what_is_equal(
+    #[case] names: &[&str],
+    #[case] source: &str,
+) {
+    let mut world = World::new();
+    world.deploy("web", "shop:v1");
+    let now = world.clock;
+    for name in names {
+        let age = if *name == "old" { 100 } else { 0 };
+        let pod = world.pod("web", "shop:v1");
+        pod.name = (*name).to_owned();
+        pod.created = Some(jiff::Timestamp::from_second(now - age).unwrap());
+    }
+    world.settle();
+    assert_eq!(world.status.source.as_ref().unwrap().pod, source);
+}
+
+/// Its waiter asks by what admission wrote.
+#[test]
+fn a_pod_whose_labels_are_changed_is_still_tied_by_what_it_was_admitted_with() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1");
+    let pod = world.pods.last_mut().unwrap();
+    let revision = pod.admitted.as_ref().unwrap().revision.clone();
+    pod.labels.insert("pod-template-hash".to_owned(), "other".to_owned());
+    pod.admitted = Some(admitted("mirror/shop:v1", revision.clone()));
+    world.migrate();
+    assert_eq!(world.status.done[0].revisions, [revision.unwrap()]);
 }
 
 /// Else a failure of the one would be forgotten over the other, again and again.

@@ -57,6 +57,17 @@ fn a_failed_attempt_is_followed_by_another_after_a_pause() {
 }
 
 #[test]
+fn a_failed_run_is_tried_again_six_times_unless_the_spec_says_otherwise() {
+    let mut world = World::new();
+    world.spec.backoff_limit = None;
+    world.roll_out("web", "shop:v1");
+    for _ in 0..10 {
+        world.wait(400).settle().run_starts().settle().run_ends(1, "boom").settle();
+    }
+    assert_eq!(world.started.len(), 7);
+}
+
+#[test]
 fn used_up_attempts_need_someone() {
     let mut world = failing(2, 3);
     world.wait(100_000).settle();
@@ -345,6 +356,22 @@ fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
     world.deploy("web", "shop:v1").settle();
     assert_eq!(world.status.history[0].result, RunResult::NotStarted);
     assert_eq!(world.reason(), "UpToDate");
+}
+
+#[rstest]
+#[case::no_node_fits(Some("0/3 nodes are available"))]
+#[case::no_pod_for_a_quota(None)]
+fn a_run_without_a_place_gives_way_to_another_key(#[case] unschedulable: Option<&str>) {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle();
+    match unschedulable {
+        Some(why) => world.run_pods[0].unschedulable = Some(why.to_owned()),
+        None => world.run_pods.clear(),
+    }
+    world.wait(60).settle();
+    assert_eq!(world.started, ["shop:v1"]);
+    world.roll_out("worker", "shop:w1").settle();
+    assert_eq!(world.started, ["shop:v1", "shop:w1"]);
 }
 
 #[test]

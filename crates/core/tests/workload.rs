@@ -266,6 +266,18 @@ fn an_owner_without_a_pod_template_ends_the_climb_below_it() {
     assert_eq!(climbed(&pod, &cluster).unwrap().0, "ReplicaSet");
 }
 
+/// As a chart's custom kind that has a Pod template of something else.
+#[test]
+fn an_owner_whose_template_lacks_the_key_container_ends_the_climb_below_it() {
+    let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("example.org/v1", "Shop", "shop"));
+    let other = json!({ "spec": { "containers": [{ "name": "other", "image": "other:v1" }] } });
+    let cluster = chain(&set, &template("shop:v1"), &top, with_template(&other));
+    let mut spec = World::new().spec;
+    spec.container = Some("app".to_owned());
+    let pod = pod_of(Some(set), "shop:v1", &[]);
+    assert_eq!(climbed_by(&spec, &pod, &cluster).unwrap().0, "ReplicaSet");
+}
+
 #[test]
 fn an_owner_that_cannot_be_read_leaves_the_pod_itself() {
     let pod = pod_of(Some(owner("v1", "Node", "worker")), "shop:v1", &[]);

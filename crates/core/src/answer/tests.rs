@@ -183,6 +183,15 @@ fn an_open_gate_holds_nobody() {
 }
 
 #[rstest]
+#[case::its_own_image(json!({"done": [done("shop:2")]}))]
+#[case::its_own_revision(json!({"done": [tied("lead:1", "u1/5f6")]}))]
+fn a_follower_is_released_by_what_is_its_own(#[case] status: Value) {
+    let question = Question { follower: true, ..question() };
+    let migrator = migrator(&json!({}), &status);
+    assert_eq!(answer(&question, Known::Migrator(&migrator)).verdict, Verdict::Released);
+}
+
+#[rstest]
 #[case::nothing_runs(json!({}), "Pending", "which haven't started")]
 #[case::the_leaders_run(json!({"current": current("lead:1", Some("u"))}), "Running", "those of lead:1 run in Job shop-x")]
 #[case::the_leaders_failed(

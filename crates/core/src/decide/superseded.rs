@@ -31,7 +31,8 @@ impl Draft<'_> {
         let mut revisions: BTreeMap<&String, String> = BTreeMap::new();
         for member in superseded {
             let Some(workload) = &member.origin.workload else { continue };
-            if left_alone(member.pod, workload) {
+            // While the gate is open they are about to start.
+            if left_alone(member.pod, workload) && !self.snapshot.requests.open {
                 let Member { pod, origin, .. } = member;
                 self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
                 self.events.push(Event {
