@@ -11,7 +11,7 @@ use crate::due::due;
 use crate::revision::revision;
 use crate::snapshot::{OwnerRef, Owners, PodFacts, Snapshot};
 use crate::validate::Valid;
-use crate::workload::{Climb, Revision, Workload, climb, is_run};
+use crate::workload::{Climb, OwnTemplate, Revision, Workload, climb, is_run};
 
 /// The matching Pods, each with where it comes from.
 #[derive(Clone, Debug)]
@@ -168,19 +168,32 @@ fn group(pod: &PodFacts) -> Option<Group<'_>> {
 /// The origin of a Pod with an owner, and whether it holds for all Pods of its group.
 fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(Origin<'a>, bool)> {
     let container = valid.container.as_deref();
-    let workload = match climb(pod.owner.as_ref()?, &pod.labels, container, owners) {
+    let mut workload = match climb(pod.owner.as_ref()?, &pod.labels, container, owners) {
         // Read before a survey is made, in all that decisions follow from.
         Climb::Read(_) => return None,
         Climb::Itself => return itself(pod, container, owners).map(|origin| (origin, false)),
         Climb::Reached(workload) => workload,
     };
     let id = id_of(pod);
-    let (image, container, fingerprint) = if let Some(own) = &workload.own {
-        (own.image.to_owned(), own.container.to_owned(), own.fingerprint())
-    } else {
-        let (container, image) = admitted_container(pod, container)?;
-        (image.to_owned(), container.to_owned(), id.clone().unwrap_or_default())
+    let of_pod = admitted_container(pod, container);
+    let has_image = |own: &OwnTemplate<'_>| {
+        admitted_container(pod, Some(own.container)).is_some_and(|(_, image)| image == own.image)
     };
+    if workload.guessed && !workload.own.as_ref().is_some_and(has_image) {
+        // It is older than the template, or another webhook rewrote its image; to take it for the
+        // template's would let it start on what was never migrated.
+        workload.own = None;
+        workload.revision = Revision::Older;
+    }
+    let (image, container, fingerprint) = match (&workload.own, &id) {
+        (Some(own), Some(id)) if workload.guessed => (own.image, own.container, id.clone()),
+        (Some(own), _) => (own.image, own.container, own.fingerprint()),
+        (None, id) => {
+            let (container, image) = of_pod?;
+            (image, container, id.clone().unwrap_or_default())
+        }
+    };
+    let (image, container) = (image.to_owned(), container.to_owned());
     let uid = workload.reference.uid.as_deref().unwrap_or_default();
     let key = match valid.rerun_on {
         RerunOn::Image => image.clone(),
@@ -199,7 +212,7 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
         id,
         workload: Some(workload),
     };
-    let shared = origin.workload.as_ref().is_some_and(|workload| workload.own.is_some());
+    let shared = origin.workload.as_ref().is_some_and(|workload| workload.own.is_some() && !workload.guessed);
     Some((origin, shared))
 }
 

@@ -42,6 +42,9 @@ pub struct Workload<'a> {
     pub image: &'a str,
     /// The template that this very Pod was made from; `None` where it can't be had any more.
     pub own: Option<OwnTemplate<'a>>,
+    /// Whether `own` is but a guess: the Pod's controller has one template, which can be changed under
+    /// its Pods. It holds for a Pod that has the image in it.
+    pub guessed: bool,
     /// Whether the Pod was made from the template as it stands.
     pub revision: Revision,
     /// Whether its Pods serve on and on, unlike those of a Job.
@@ -122,6 +125,12 @@ pub fn climb<'a>(
         }
     };
     let of_job = bottom.reference.kind == "Job";
+    let guessed = match bottom.reference.kind.as_str() {
+        "StatefulSet" | "DaemonSet" | "Job" => false,
+        // Made by something above them, one for each revision, whether that can be read or not.
+        "ReplicaSet" | "ReplicationController" => owner_of(bottom.object).is_none(),
+        _ => true,
+    };
     Climb::Reached(Workload {
         reference: top.reference.clone(),
         object: top.object,
@@ -133,6 +142,7 @@ pub fn climb<'a>(
             container: key.name,
             image: key.image,
         }),
+        guessed,
         revision,
         long_running: !chain.iter().any(|link| matches!(link.reference.kind.as_str(), "Job" | "CronJob")),
     })

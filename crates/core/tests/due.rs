@@ -108,6 +108,47 @@ fn pods_of_an_older_revision_with_the_image_that_is_being_migrated_are_not_super
     assert_eq!(world.status.waiting, Some(1));
 }
 
+/// v2 failed and its template was set back to v1: what waits as v2 isn't v1.
+#[test]
+fn a_held_pod_of_a_custom_kind_is_not_released_by_what_its_template_has_become() {
+    let mut world = World::new();
+    let set = world::owner("apps.kruise.io/v1beta1", "CloneSet", "web");
+    let deploy = |world: &mut World, image: &str| {
+        let object = json!({ "metadata": {}, "spec": { "template": world::template("web", image, None) } });
+        world.owners.insert(world::owner("apps.kruise.io/v1beta1", "CloneSet", "web"), Some(object));
+    };
+    let held = |world: &mut World, image: &str| {
+        let pod = world.pod("web", image);
+        pod.owner = Some(set.clone());
+        pod.labels.insert("controller-revision-hash".to_owned(), world::hash(image));
+        pod.admitted = Some(admitted(image, Some(format!("uid-web/{}", world::hash(image)))));
+    };
+    deploy(&mut world, "shop:v1");
+    held(&mut world, "shop:v1");
+    world.migrate().release().settle();
+    deploy(&mut world, "shop:v2");
+    held(&mut world, "shop:v2");
+    world.settle().run_starts().run_ends(1, "boom").settle();
+    deploy(&mut world, "shop:v1");
+    world.settle();
+    assert_eq!(world.status.waiting, Some(1));
+    assert_eq!(revisions(&world, "shop:v1"), 0);
+}
+
+#[test]
+fn the_newest_ten_images_and_those_of_live_pods_stay_done() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v0").migrate().release().settle();
+    for version in 1..=15 {
+        world.roll_out("worker", &format!("shop:v{version}")).migrate();
+        world.pods.retain(|pod| pod.containers[0].image == "shop:v0");
+    }
+    world.settle();
+    assert_eq!(world.done().len(), 11);
+    assert!(world.done().contains(&"shop:v0") && world.done().contains(&"shop:v6"), "{:?}", world.done());
+    assert_eq!(world.status.history.len(), 10);
+}
+
 /// Rewritten by another webhook before ours: the waiter asks for what it was given.
 #[test]
 fn a_revision_is_tied_to_its_key_where_the_image_was_rewritten() {

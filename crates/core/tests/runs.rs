@@ -166,6 +166,21 @@ fn an_unknown_result_is_run_again_on_request_and_other_keys_go_on() {
     assert_eq!(world.started, ["shop:v1", "shop:w1", "shop:v1"]);
 }
 
+#[test]
+fn an_unknown_result_is_remembered_beyond_the_newest_runs() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.jobs.clear();
+    world.run_pods.clear();
+    world.settle();
+    for version in 0..12 {
+        world.roll_out("worker", &format!("shop:w{version}")).migrate().release().settle();
+    }
+    let started = world.started.len();
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", started));
+}
+
 /// Nobody knows what it did, so that nothing but someone who looked may repeat it.
 #[test]
 fn an_unknown_result_is_not_run_again_for_another_spec_or_template() {

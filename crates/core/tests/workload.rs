@@ -258,6 +258,23 @@ fn an_unknown_kind_with_a_pod_template() {
     assert_eq!(climbed(&pod, &cluster).unwrap().0, "CloneSet");
 }
 
+/// Its template may have been changed under the Pod: what the Pod is of can't be told from it.
+#[rstest]
+#[case::as_in_the_template("shop:v2", Current, "shop:v2")]
+#[case::older_or_rewritten("shop:v1", Older, "shop:v1")]
+fn a_pod_of_a_kind_with_one_template_is_of_it_only_with_its_image(
+    #[values(("v1", "ReplicationController"), ("apps/v1", "ReplicaSet"), ("apps.kruise.io/v1beta1", "CloneSet"))]
+    kind: (&str, &str),
+    #[case] image: &str,
+    #[case] revision: Revision,
+    #[case] key: &str,
+) {
+    let set = owner(kind.0, kind.1, "web");
+    let cluster = BTreeMap::from([(set.clone(), Some(with_template(&template("shop:v2"))))]);
+    let pod = pod_of(Some(set), image, &[("controller-revision-hash", "web-1")]);
+    assert_eq!(climbed(&pod, &cluster), Some((kind.1.to_owned(), key.to_owned(), revision)));
+}
+
 #[test]
 fn an_owner_without_a_pod_template_ends_the_climb_below_it() {
     let (set, top) = (owner("apps/v1", "ReplicaSet", "web-1"), owner("example.org/v1", "Shop", "shop"));

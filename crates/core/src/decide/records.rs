@@ -1,7 +1,7 @@
 //! What is recorded as done without a run, which revisions are tied to it, and what is forgotten
 //! (contract §3, §5).
 
-use migrations_api::{DoneKey, How, RerunOn};
+use migrations_api::{DoneKey, How, RerunOn, RunResult};
 
 use super::Draft;
 use crate::due::is_done;
@@ -11,6 +11,9 @@ use crate::workload::Revision;
 
 /// How many ended runs the status keeps.
 const HISTORY: usize = 10;
+
+/// How many there may be with those that have no result.
+const MOST_RECORDS: usize = 50;
 
 /// How many done keys the status keeps beyond those that Pods still have, and how many revisions of
 /// each.
@@ -139,6 +142,15 @@ impl Draft<'_> {
                 || survey.members.iter().any(|member| member.origin.key == one.key)
                 || one.revisions.iter().any(names)
         });
-        self.status.history.truncate(HISTORY);
+        // One without a result says of its key that it must not be run by itself.
+        let done = &self.status.done;
+        let mut kept = 0;
+        self.status.history.retain(|record| {
+            kept += 1;
+            kept <= HISTORY
+                || (record.result == RunResult::Unknown
+                    && kept <= MOST_RECORDS
+                    && !is_done(done, &record.key))
+        });
     }
 }

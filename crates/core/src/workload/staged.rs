@@ -65,6 +65,7 @@ mod tests {
             template: &object,
             image: "",
             own: None,
+            guessed: false,
             revision,
             long_running: true,
         };
