@@ -410,7 +410,7 @@ fn without_a_pod_of_the_template_selector_there_is_no_source() {
     world.spec.template_selector =
         Some(serde_json::from_value(json!({ "matchLabels": { "role": "leader" } })).unwrap());
     world.roll_out("web", "shop:v1").settle();
-    assert_eq!(world.reason(), "NoSource");
+    assert_eq!((world.reason().as_str(), world.true_conditions()), ("NoSource", vec!["Stalled"]));
     world.pod("web", "shop:v1").labels.insert("role".to_owned(), "leader".to_owned());
     world.settle();
     assert_eq!(world.started, ["shop:v1"]);
@@ -423,7 +423,7 @@ fn a_refused_job_is_told_in_the_api_servers_words() {
     world.refused = Some("exceeded quota".to_owned());
     let plan = world.look_and_crash_after(1);
     assert!(matches!(&plan.effects[..], [Effect::CreateJob(_)]));
-    assert_eq!(world.reason(), "JobRefused");
+    assert_eq!((world.reason().as_str(), world.true_conditions()), ("JobRefused", vec!["Stalled"]));
     assert!(world.standing().1.contains("exceeded quota"));
 }
 
@@ -436,7 +436,7 @@ fn a_refused_spec_starts_nothing_but_loses_no_result() {
     assert_eq!(world.reason(), "Running");
     world.run_ends(0, "").settle();
     assert_eq!(world.done(), ["shop:v1"]);
-    assert_eq!(world.reason(), "InvalidSpec");
+    assert_eq!((world.reason().as_str(), world.true_conditions()), ("InvalidSpec", vec!["Stalled"]));
 }
 
 #[rstest]

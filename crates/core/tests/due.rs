@@ -78,6 +78,7 @@ fn pods_of_an_older_revision_that_was_never_migrated_are_superseded() {
     let mut world = World::new();
     world.roll_out("web", "shop:v1").settle().run_starts().run_ends(1, "boom").settle();
     world.roll_out("web", "shop:v2").settle();
+    assert_eq!(world.true_conditions(), ["Reconciling"], "of what runs, not of those superseded");
     let [superseded] = &world.status.superseded[..] else { panic!("{:?}", world.status.superseded) };
     assert!(superseded.reason.contains("Deployment web has gone on from shop:v1"), "{}", superseded.reason);
     assert_eq!(world.started, ["shop:v1", "shop:v2"]);

@@ -7,7 +7,10 @@
 #[cfg(test)]
 mod world;
 
+use migrations_api::Migrator;
+use migrations_core::answer::{Known, answer};
 use migrations_core::snapshot::{ContainerState, PodFacts};
+use migrations_protocol::{Question, Verdict};
 use proptest::prelude::*;
 use world::{World, lock};
 
@@ -67,7 +70,9 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn happen(world: &mut World, happening: &Happening) {
     match happening {
         Happening::RollOut(app, image) => drop(world.roll_out(app, image)),
-        Happening::Pod(app, image) => drop(world.pod(app, image)),
+        // Of a revision that there was.
+        Happening::Pod(app, image) if world.has_revision(app, image) => drop(world.pod(app, image)),
+        Happening::Pod(..) => {}
         Happening::PodsGone => world.pods.clear(),
         Happening::Look => drop(world.look()),
         Happening::Crash(steps) => drop(world.look_and_crash_after(*steps)),
@@ -140,6 +145,24 @@ fn kstatus_agrees(world: &World) -> bool {
         && is("Ready", "True") == (result == "Current")
 }
 
+/// What the waiter of a Pod is told at the end: that it may start, or a reason that isn't just "wait".
+fn released_or_told(world: &World, pod: &PodFacts) -> bool {
+    let admitted = pod.admitted.clone().unwrap();
+    let question = Question {
+        namespace: "default".to_owned(),
+        migrator: "shop".to_owned(),
+        containers: admitted.containers,
+        revision: admitted.revision,
+        follower: false,
+        seen: None,
+    };
+    let mut migrator = Migrator::new("shop", world.spec.clone());
+    migrator.status = Some(world.status.clone());
+    let answer = answer(&question, Known::Migrator(&migrator));
+    let told = ["Superseded", "MigrationFailed", "ResultUnknown"];
+    answer.verdict == Verdict::Released || told.contains(&answer.reason.as_str())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -165,6 +188,9 @@ proptest! {
         }
         world.wait(400).settle();
         prop_assert!(world.locks.is_empty(), "a lock is held for nothing");
+        for pod in &world.pods {
+            prop_assert!(released_or_told(&world, pod), "L1: {} {:?}", pod.name, world.status);
+        }
         prop_assert!(kstatus_agrees(&world), "{:?}", world.status.conditions);
         let unfinished = world.run_pods.iter().filter(|pod| pod.unfinished()).count();
         prop_assert_eq!(unfinished, 0);

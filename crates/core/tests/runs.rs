@@ -7,7 +7,7 @@ mod world;
 
 use migrations_api::RunResult;
 use migrations_core::plan::Effect;
-use migrations_core::snapshot::{ContainerState, PodFacts};
+use migrations_core::snapshot::{ClaimFacts, ContainerState, JobFacts, JobOutcome, PodFacts};
 use rstest::rstest;
 use serde_json::json;
 use world::{World, lock, serve, waiting};
@@ -359,6 +359,22 @@ fn a_run_that_started_while_it_was_given_up_counts() {
     assert_eq!(world.started, ["shop:typo", "shop:v2"]);
 }
 
+/// The controller ended between the status and the deletion.
+#[test]
+fn a_run_that_started_before_it_could_be_given_up_goes_on() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:typo").settle();
+    world.run_pods[0].containers[0].state = ContainerState::Waiting("ImagePullBackOff".to_owned());
+    world.settle();
+    world.roll_out("web", "shop:v2").look_and_crash_after(1);
+    assert!(world.status.current.as_ref().is_some_and(|run| run.given_up.is_some()));
+    world.run_starts().settle();
+    assert_eq!(world.jobs.len(), 1);
+    assert!(world.status.current.as_ref().is_some_and(|run| run.given_up.is_none()));
+    world.run_ends(0, "").settle();
+    assert_eq!(world.started, ["shop:typo", "shop:v2"]);
+}
+
 #[test]
 fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
     let mut world = at_v1();
@@ -509,4 +525,106 @@ fn an_attempt_is_numbered_after_the_jobs_that_are_there() {
     world.settle();
     let numbers: Vec<_> = world.jobs.iter().map(|job| job.attempt.as_deref().unwrap()).collect();
     assert_eq!(numbers, ["1", "2"]);
+}
+
+/// A Job of the claimed name is this run's own only if all agrees; else it is made again where it is
+/// ours and never started.
+#[rstest]
+#[case::all_agrees(|_: &mut JobFacts| {}, true)]
+#[case::another_key(|job: &mut JobFacts| job.key = Some("shop:v0".to_owned()), false)]
+#[case::another_attempt(|job: &mut JobFacts| job.attempt = Some("2".to_owned()), false)]
+#[case::another_run(|job: &mut JobFacts| job.run_hash = Some("0".to_owned()), false)]
+fn an_existing_job_is_adopted_only_if_all_agrees(#[case] change: fn(&mut JobFacts), #[case] adopted: bool) {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look();
+    change(&mut world.jobs[0]);
+    let uid = world.jobs[0].uid.clone();
+    let plan = world.look();
+    let bound = world.status.current.as_ref().and_then(|run| run.job_uid.clone());
+    assert_eq!(bound.as_deref(), adopted.then_some(uid.as_str()));
+    let deleted = |effect: &Effect| matches!(effect, Effect::DeleteJob { uid: it, .. } if *it == uid);
+    assert_eq!(plan.effects.iter().any(deleted), !adopted);
+    world.settle();
+    assert_eq!(world.started, ["shop:v1"]);
+}
+
+#[rstest]
+#[case::of_another_migrator(|job: &mut JobFacts| job.owner_uid = Some("uid-other".to_owned()))]
+#[case::ours_and_started(|job: &mut JobFacts| { job.key = Some("shop:v0".to_owned()); job.suspended = false; })]
+fn an_existing_job_that_is_not_to_be_made_again_is_left_alone(#[case] change: fn(&mut JobFacts)) {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look();
+    change(&mut world.jobs[0]);
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.true_conditions()), ("ForeignJob", vec!["Stalled"]));
+    assert_eq!(world.jobs.len(), 1);
+    assert!(world.started.is_empty());
+}
+
+#[test]
+fn a_run_that_was_never_scheduled_has_failed() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle();
+    world.run_pods[0].unschedulable = Some("0/3 nodes are available".to_owned());
+    world.settle();
+    assert!(world.standing().1.contains("0/3 nodes are available"), "{}", world.standing().1);
+    world.run_pods[0].phase = "Failed".to_owned();
+    world.jobs[0].outcome = Some(JobOutcome::Failed("Pod was evicted".to_owned()));
+    world.settle();
+    assert_eq!(world.status.history[0].result, RunResult::Failed);
+    assert!(world.status.history[0].message.contains("0/3 nodes are available"));
+}
+
+#[test]
+fn a_complete_job_is_a_success_although_nobody_saw_its_container() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").settle();
+    world.run_pods.clear();
+    world.jobs[0].outcome = Some(JobOutcome::Complete);
+    world.settle();
+    assert_eq!(world.done(), ["shop:v1"]);
+}
+
+#[test]
+fn a_changed_template_starts_the_count_afresh() {
+    let mut world = failing(0, 1);
+    for object in world.owners.values_mut().flatten() {
+        object["spec"]["template"]["spec"]["serviceAccountName"] = json!("shop");
+    }
+    world.settle();
+    assert_eq!(world.started.len(), 2);
+}
+
+/// The Pods of a workload share a volume that one of them alone may use.
+#[test]
+fn a_claim_that_is_in_use_needs_someone_and_the_other_keys_go_on() {
+    let mut world = World::new();
+    let modes = ClaimFacts { access_modes: vec!["ReadWriteOncePod".to_owned()] };
+    world.claims.insert("data".to_owned(), modes);
+    world.roll_out("web", "shop:v1").pods[0].claims.push("data".to_owned());
+    for object in world.owners.values_mut().flatten() {
+        object["spec"]["template"]["spec"]["volumes"] =
+            json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+    }
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.true_conditions()), ("ClaimInUse", vec!["Stalled"]));
+    world.roll_out("worker", "shop:w1").migrate();
+    assert_eq!(world.done(), ["shop:w1"]);
+    assert_eq!(world.reason(), "ClaimInUse");
+}
+
+#[test]
+fn claims_that_became_empty_directories_are_shown_until_a_run_has_none() {
+    let mut world = World::new();
+    world.deploy_stateful("db", "shop:v1").stateful_pod("db", 0, "shop:v1");
+    for object in world.owners.values_mut().flatten() {
+        if let Some(spec) = object.pointer_mut("/spec/template/spec") {
+            spec["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
+        }
+    }
+    world.migrate();
+    assert!(world.true_conditions().contains(&"ClaimsEmptied"), "{:?}", world.true_conditions());
+    world.pods.clear();
+    world.roll_out("web", "shop:v2").migrate();
+    assert!(!world.true_conditions().contains(&"ClaimsEmptied"), "{:?}", world.true_conditions());
 }

@@ -150,11 +150,16 @@ impl Draft<'_> {
     ) -> Option<Standing> {
         let pods: Vec<_> = self.snapshot.run_pods.iter().filter(|pod| belongs(pod, uid)).collect();
         let progress = progress(job, &pods, self.snapshot.policy.hide_output);
-        if let Some(why) = &run.given_up {
+        let ends = job.is_none_or(|job| job.terminating);
+        if let Some(why) = run.given_up.as_ref().filter(|_| ends || progress != Progress::Running) {
             return self.give_up(run, job, &pods, progress, why);
         }
         match progress {
             Progress::Running => {
+                // It was to be given up, and has started before its Job was deleted: it goes on.
+                if let Some(current) = &mut self.status.current {
+                    current.given_up = None;
+                }
                 self.mind_deadline(run);
                 Some(running(run, ""))
             }

@@ -13,8 +13,8 @@ use migrations_api::{DoneKey, MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
-    Admitted, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder, OwnerRef,
-    Owners, PodFacts, Policy, Requests, Snapshot, Termination,
+    Admitted, ClaimFacts, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder,
+    OwnerRef, Owners, PodFacts, Policy, Requests, Snapshot, Termination,
 };
 use migrations_core::validate::validate;
 use migrations_protocol::Container;
@@ -33,6 +33,7 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     pub(crate) refused: Option<String>,
     pub(crate) requests: Requests,
+    pub(crate) claims: BTreeMap<String, ClaimFacts>,
     pub(crate) locks: Vec<LockFacts>,
     pub(crate) policy: Policy,
     /// Jobs as they were created, by name.
@@ -61,6 +62,7 @@ impl World {
             gate: Gate::InPlace,
             refused: None,
             requests: Requests::default(),
+            claims: BTreeMap::new(),
             locks: Vec::new(),
             policy: Policy::default(),
             rendered: BTreeMap::new(),
@@ -98,6 +100,12 @@ impl World {
             })),
         );
         self
+    }
+
+    /// Whether a Deployment has had that image.
+    pub(crate) fn has_revision(&self, deployment: &str, image: &str) -> bool {
+        let replica_set = format!("{deployment}-{}", hash(image));
+        self.owners.contains_key(&owner("apps/v1", "ReplicaSet", &replica_set))
     }
 
     /// A held Pod of a Deployment's revision with that image.
@@ -188,7 +196,7 @@ impl World {
             run_pods: self.run_pods.clone(),
             gate: self.gate.clone(),
             create_refused: self.refused.clone(),
-            claims: BTreeMap::new(),
+            claims: self.claims.clone(),
             requests: self.requests.clone(),
             locks: self.locks.clone(),
             policy: self.policy.clone(),
@@ -275,11 +283,16 @@ impl World {
                 }
             }
             Effect::DeleteJob { name, uid } => {
+                let of_job = |pod: &&PodFacts| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) == Some(uid);
+                let runs = |pod: &PodFacts| matches!(pod.containers[0].state, ContainerState::Running(_));
+                assert!(!self.run_pods.iter().filter(of_job).any(runs), "S4: ended a running migration");
                 self.jobs.retain(|job| job.name != *name || job.uid != *uid);
                 self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
             }
             Effect::EndPod { uid, .. } => {
                 let pod = self.run_pods.iter_mut().find(|pod| pod.uid == *uid).unwrap();
+                let ended = matches!(pod.containers[0].state, ContainerState::Terminated(_));
+                assert!(ended, "S4: ended a running migration");
                 pod.phase = "Failed".to_owned();
                 let job = pod.owner.as_ref().and_then(|owner| owner.uid.clone());
                 let job = self.jobs.iter_mut().find(|it| Some(&it.uid) == job.as_ref()).unwrap();
