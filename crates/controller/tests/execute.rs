@@ -7,7 +7,7 @@ use http::Method;
 use migrations_api::{Migrator, MigratorStatus};
 use migrations_controller::execute::{Error, Executor, Outcome};
 use migrations_controller::locks::Locks;
-use migrations_core::plan::{Effect, Plan};
+use migrations_core::plan::{Effect, LeaseVersion, Plan};
 use migrations_testkit::builders::{Object, migrator};
 use migrations_testkit::recording::{Fault, RecordingServer};
 use rstest::rstest;
@@ -122,9 +122,14 @@ async fn a_job_that_changed_is_not_started_and_looked_at_again(#[case] code: u16
     assert_eq!(server.writes().len(), 1, "nothing follows");
 }
 
+#[rstest]
+#[case::gone(404)]
+#[case::changed(409)]
+#[case::another(422)]
 #[tokio::test]
-async fn a_job_that_is_gone_needs_no_deletion() {
+async fn a_job_that_is_gone_or_another_needs_no_deletion(#[case] code: u16) {
     let server = server();
+    server.fail(Fault::refuse(Method::DELETE, JOBS, code));
     let plan = Plan {
         effects: vec![Effect::DeleteJob { name: "shop-1".into(), uid: "uid-1".into() }],
         ..Plan::default()
@@ -138,9 +143,13 @@ async fn a_job_that_is_gone_needs_no_deletion() {
 #[case::ended(Effect::EndPod { name: "run-1".into(), uid: "uid-1".into() }, Method::PATCH)]
 #[case::deleted(Effect::DeletePod { name: "web-2".into(), uid: "uid-1".into() }, Method::DELETE)]
 #[tokio::test]
-async fn a_pod_is_changed_by_its_uid_and_may_be_gone(#[case] effect: Effect, #[case] method: Method) {
+async fn a_pod_is_changed_by_its_uid_and_may_be_gone_or_another(
+    #[case] effect: Effect,
+    #[case] method: Method,
+    #[values(404, 409, 422)] code: u16,
+) {
     let server = server();
-    server.fail(Fault::refuse(method, "/api/v1/namespaces/shop/pods", 404));
+    server.fail(Fault::refuse(method, "/api/v1/namespaces/shop/pods", code));
     let plan = Plan { effects: vec![effect], ..Plan::default() };
     assert_eq!(executor(&server).execute(&read(&server), &plan).await.unwrap(), Outcome::Done);
     assert!(server.requests()[0].body.to_string().contains("uid-1"));
@@ -157,4 +166,24 @@ async fn a_lock_that_somebody_else_took_is_an_outcome_and_nothing_follows() {
     assert_eq!(server.writes(), [format!("POST {leases}")]);
     let lease = &server.requests()[0].body;
     assert_eq!(lease.pointer("/spec/holderIdentity"), Some(&json!("shop/shop/uid-shop")));
+}
+
+/// Of two that revoke or give back a lock, one wins.
+#[rstest]
+#[case::revoked(|lease: String, found| Effect::TakeLock { lease, found: Some(found) }, Method::PUT, "metadata")]
+#[case::given_back(|lease: String, found| Effect::ReleaseLock { lease, found }, Method::DELETE, "preconditions")]
+#[tokio::test]
+async fn a_lock_is_changed_as_it_was_found(
+    #[case] effect: fn(String, LeaseVersion) -> Effect,
+    #[case] method: Method,
+    #[case] place: &str,
+    #[values(404, 409, 422)] code: u16,
+) {
+    let server = server();
+    server.fail(Fault::refuse(method, "/apis/coordination.k8s.io/v1/namespaces/operator/leases", code));
+    let found = LeaseVersion { uid: "uid-1".to_owned(), resource_version: "7".to_owned() };
+    let plan = Plan { effects: vec![effect("lock-db".to_owned(), found)], ..Plan::default() };
+    assert_eq!(executor(&server).execute(&read(&server), &plan).await.unwrap(), Outcome::Outdated);
+    let sent = &server.requests()[0].body[place];
+    assert_eq!((&sent["uid"], &sent["resourceVersion"]), (&json!("uid-1"), &json!("7")));
 }

@@ -46,6 +46,18 @@ fn a_run_is_claimed_created_bound_and_started_in_that_order() {
 }
 
 #[test]
+fn a_run_says_since_when_and_a_record_from_when_to_when() {
+    let mut world = World::new();
+    let before = world.roll_out("web", "shop:v1").clock;
+    world.look();
+    let claimed = world.status.current.as_ref().unwrap().started.clone();
+    assert_eq!(claimed.0.as_second(), before + 1);
+    world.settle().run_starts().settle().run_ends(0, "").settle();
+    let record = &world.status.history[0];
+    assert!(record.started.0 > claimed.0 && record.finished.0 >= record.started.0, "{record:?}");
+}
+
+#[test]
 fn an_upgrade_runs_the_new_image_and_keeps_the_old_one_done() {
     let mut world = at_v1();
     world.roll_out("web", "shop:v2").migrate();
