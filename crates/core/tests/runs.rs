@@ -1,4 +1,4 @@
-//! Attempts, requests, locks and what is given up, a test a sentence of the contract (§2, §5).
+//! What runs, what is adopted, ended and given up, a test a sentence of the contract (§2, §5).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
 
@@ -10,191 +10,13 @@ use migrations_core::plan::Effect;
 use migrations_core::snapshot::{ClaimFacts, ContainerState, JobFacts, JobOutcome, PodFacts};
 use rstest::rstest;
 use serde_json::json;
-use world::{World, lock, serve, waiting};
-
-/// A shop whose next migration has failed `times` times.
-fn failing(backoff_limit: i32, times: usize) -> World {
-    let mut world = World::new();
-    world.spec.backoff_limit = Some(backoff_limit);
-    world.roll_out("web", "shop:v1");
-    for _ in 0..times {
-        world.settle().run_starts().settle().run_ends(1, "boom").settle().wait(400);
-    }
-    world
-}
+use world::{World, serve, waiting};
 
 /// A shop at v1, migrated and serving.
 fn at_v1() -> World {
     let mut world = World::new();
     world.roll_out("web", "shop:v1").migrate().release().settle();
     world
-}
-
-#[test]
-fn a_failed_attempt_is_followed_by_another_after_a_pause() {
-    let mut world = World::new();
-    world.spec.backoff_limit = Some(6);
-    world.roll_out("web", "shop:v1").settle().run_starts().settle().run_ends(1, "boom");
-    let told = world.look();
-    assert!(
-        told.events.iter().any(|event| event.warning && event.note.contains("boom")),
-        "{:?}",
-        told.events
-    );
-    assert_eq!(world.reason(), "BackOff");
-    assert_eq!(world.true_conditions(), ["Reconciling"]);
-    assert!(world.standing().1.contains("attempt 1 of 7"), "{}", world.standing().1);
-    assert!(told.look_again.is_some_and(|pause| pause.as_secs() <= 10), "{:?}", told.look_again);
-    assert_eq!(world.started.len(), 1);
-    world.wait(10).settle();
-    assert_eq!(world.started.len(), 2);
-    let jobs: Vec<_> = world.jobs.iter().map(|job| job.attempt.as_deref().unwrap()).collect();
-    assert_eq!(jobs, ["1", "2"]);
-    world.run_starts().run_ends(0, "").settle();
-    assert_eq!(world.done(), ["shop:v1"]);
-    assert_eq!((world.status.history.len(), world.status.history[0].attempts), (1, 2));
-    assert_eq!(world.status.history[0].result, RunResult::Succeeded);
-}
-
-#[test]
-fn a_failed_run_is_tried_again_six_times_unless_the_spec_says_otherwise() {
-    let mut world = World::new();
-    world.spec.backoff_limit = None;
-    world.roll_out("web", "shop:v1");
-    for _ in 0..10 {
-        world.wait(400).settle().run_starts().settle().run_ends(1, "boom").settle();
-    }
-    assert_eq!(world.started.len(), 7);
-}
-
-#[test]
-fn used_up_attempts_need_someone() {
-    let mut world = failing(2, 3);
-    world.wait(100_000).settle();
-    assert_eq!(world.started.len(), 3);
-    assert_eq!(world.reason(), "MigrationFailed");
-    assert_eq!(world.status.history.len(), 1);
-    assert_eq!(world.status.history[0].attempts, 3);
-}
-
-#[rstest]
-#[case::suspended_and_back(|world: &mut World| { world.spec.suspend = Some(true); world.settle(); world.spec.suspend = None; })]
-#[case::other_limits(|world: &mut World| world.spec.failed_jobs_history_limit = Some(5))]
-fn changes_that_do_not_touch_the_run_do_not_reset_its_attempts(#[case] change: fn(&mut World)) {
-    let mut world = failing(2, 3);
-    change(&mut world);
-    world.wait(100_000).settle();
-    assert_eq!(world.started.len(), 3);
-}
-
-#[test]
-fn a_higher_limit_lets_it_be_tried_again() {
-    let mut world = failing(0, 1);
-    world.spec.backoff_limit = Some(1);
-    world.settle();
-    assert_eq!(world.started.len(), 2);
-}
-
-#[test]
-fn while_one_key_is_in_back_off_the_others_go_on() {
-    let mut world = World::new();
-    world.spec.backoff_limit = Some(6);
-    world.roll_out("worker", "shop:w1").roll_out("web", "shop:v1");
-    world.settle().run_starts().run_ends(1, "boom").settle();
-    assert_eq!(world.started, ["shop:w1", "shop:v1"]);
-    world.run_starts().run_ends(0, "").wait(10).settle();
-    assert_eq!(world.started, ["shop:w1", "shop:v1", "shop:w1"]);
-}
-
-#[test]
-fn a_requested_run_starts_the_count_afresh() {
-    let mut world = failing(0, 1);
-    world.requests.run = Some("again".to_owned());
-    world.settle();
-    assert_eq!(world.started.len(), 2);
-    assert_eq!(world.status.last_handled_run.as_deref(), Some("again"));
-    world.run_starts().run_ends(1, "boom").settle();
-    assert_eq!(world.reason(), "MigrationFailed");
-    world.requests.run = None;
-    world.wait(1000).settle();
-    assert_eq!(world.started.len(), 2, "taking the annotation away asks for nothing");
-}
-
-#[test]
-fn a_requested_run_repeats_what_is_done_once_and_holds_nobody() {
-    let mut world = at_v1();
-    world.roll_out("worker", "shop:w1").migrate().release().settle();
-    world.requests.run = Some("restored".to_owned());
-    world.pod("web", "shop:v1");
-    world.settle();
-    assert_eq!(world.status.waiting, Some(0));
-    for _ in 0..3 {
-        world.run_starts().run_ends(0, "").settle();
-    }
-    let mut again = world.started[2..].to_vec();
-    again.sort();
-    assert_eq!(again, ["shop:v1", "shop:w1"]);
-    assert_eq!(world.reason(), "UpToDate");
-}
-
-#[test]
-fn a_requested_run_waits_for_a_pod_to_clone() {
-    let mut world = at_v1();
-    world.pods.clear();
-    world.requests.run = Some("again".to_owned());
-    world.settle();
-    assert_eq!(world.true_conditions(), ["Reconciling"]);
-    world.pod("web", "shop:v1");
-    world.settle();
-    assert_eq!(world.started.len(), 2);
-}
-
-#[test]
-fn an_unknown_result_is_run_again_on_request_and_other_keys_go_on() {
-    let mut world = World::new();
-    world.spec.backoff_limit = Some(6);
-    world.roll_out("web", "shop:v1").settle().run_starts().settle();
-    world.jobs.clear();
-    world.run_pods.clear();
-    world.wait(1000).settle();
-    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", 1));
-    world.roll_out("worker", "shop:w1").settle();
-    assert_eq!(world.started.len(), 2);
-    world.run_starts().run_ends(0, "").settle();
-    world.requests.run = Some("looked at it".to_owned());
-    world.settle();
-    assert_eq!(world.started, ["shop:v1", "shop:w1", "shop:v1"]);
-}
-
-#[test]
-fn an_unknown_result_is_remembered_beyond_the_newest_runs() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").settle().run_starts().settle();
-    world.jobs.clear();
-    world.run_pods.clear();
-    world.settle();
-    for version in 0..12 {
-        world.roll_out("worker", &format!("shop:w{version}")).migrate().release().settle();
-    }
-    let started = world.started.len();
-    world.settle();
-    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", started));
-}
-
-/// Nobody knows what it did, so that nothing but someone who looked may repeat it.
-#[test]
-fn an_unknown_result_is_not_run_again_for_another_spec_or_template() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").settle().run_starts().settle();
-    world.jobs.clear();
-    world.run_pods.clear();
-    world.settle();
-    world.spec.args = Some(vec!["--fake".to_owned()]);
-    world.settle();
-    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", 1));
-    world.requests.run = Some("looked at it".to_owned());
-    world.settle();
-    assert_eq!(world.started.len(), 2);
 }
 
 #[test]
@@ -232,107 +54,6 @@ fn suspended_with_nothing_due_is_ready() {
         (world.reason().as_str(), world.true_conditions()),
         ("Suspended", vec!["Ready", "MigrationsReady"])
     );
-}
-
-fn locking() -> (World, String) {
-    let mut world = World::new();
-    world.spec.lock = Some("db".to_owned());
-    let lease = world.policy.lease("default", "db");
-    (world, lease)
-}
-
-#[test]
-fn a_lock_is_taken_before_the_claim_and_given_back_after_the_run() {
-    let (mut world, lease) = locking();
-    let plan = world.roll_out("web", "shop:v1").look();
-    assert!(matches!(&plan.effects[..], [Effect::TakeLock { lease: taken, found: None }] if *taken == lease));
-    assert!(world.status.current.is_none());
-    world.settle().run_starts().settle();
-    assert_eq!(world.locks.len(), 1);
-    world.run_ends(0, "").settle();
-    assert!(world.locks.is_empty());
-    assert_eq!(world.done(), ["shop:v1"]);
-}
-
-#[test]
-fn a_lock_that_another_holds_is_waited_for_and_told() {
-    let (mut world, lease) = locking();
-    world.locks.push(lock(&lease, "uid-other"));
-    world.roll_out("web", "shop:v1").settle();
-    assert_eq!((world.reason().as_str(), world.true_conditions()), ("Locked", vec!["Reconciling"]));
-    assert!(world.standing().1.contains("Migrator other in namespace elsewhere"), "{}", world.standing().1);
-    world.locks.clear();
-    world.settle();
-    assert_eq!(world.started, ["shop:v1"]);
-}
-
-#[test]
-fn a_lock_whose_holder_is_gone_is_revoked() {
-    let (mut world, lease) = locking();
-    world.locks.push(lock(&lease, "uid-other"));
-    world.locks[0].abandoned = true;
-    world.roll_out("web", "shop:v1").settle();
-    assert_eq!(world.started, ["shop:v1"]);
-}
-
-#[test]
-fn a_lock_that_was_lost_after_the_claim_is_taken_again_before_the_start() {
-    let (mut world, lease) = locking();
-    world.roll_out("web", "shop:v1").look();
-    world.look();
-    assert!(world.status.current.is_some());
-    world.locks = vec![lock(&lease, "uid-other")];
-    world.settle();
-    assert!(world.started.is_empty());
-    world.locks.clear();
-    world.settle();
-    assert_eq!(world.started, ["shop:v1"]);
-}
-
-#[test]
-fn a_lock_is_given_back_during_back_off() {
-    let (mut world, _) = locking();
-    world.spec.backoff_limit = Some(6);
-    world.roll_out("web", "shop:v1").settle().run_starts().run_ends(1, "boom").settle();
-    assert_eq!(world.reason(), "BackOff");
-    assert!(world.locks.is_empty());
-}
-
-#[test]
-fn a_lock_is_kept_while_a_pod_of_the_run_is_unfinished() {
-    let (mut world, _) = locking();
-    world.roll_out("web", "shop:v1").settle().run_starts().settle().run_ends(0, "");
-    world.run_pods[0].phase = "Running".to_owned();
-    world.run_pods[0].terminating = true;
-    world.settle();
-    assert_eq!((world.done(), world.locks.len()), (vec!["shop:v1"], 1));
-    world.run_pods.clear();
-    world.settle();
-    assert!(world.locks.is_empty());
-}
-
-#[test]
-fn a_lock_that_the_spec_no_longer_names_is_given_back() {
-    let (mut world, lease) = locking();
-    world.spec.lock = None;
-    world.locks.push(lock(&lease, "uid-shop"));
-    world.settle();
-    assert!(world.locks.is_empty());
-}
-
-#[rstest]
-#[case::of_the_namespace("db", "other", false)]
-#[case::of_all_namespaces("shared", "other", true)]
-fn a_lock_is_shared_across_namespaces_only_as_the_administrator_lists_it(
-    #[case] name: &str,
-    #[case] elsewhere: &str,
-    #[case] same: bool,
-) {
-    let mut world = World::new();
-    world.policy.shared_locks.insert("shared".to_owned());
-    let policy = &world.policy;
-    assert_eq!(policy.lease("default", name) == policy.lease(elsewhere, name), same);
-    assert_ne!(policy.lease("default", name), policy.lease("default", "another"));
 }
 
 /// Its container may have started in the very moment its Job was deleted.
@@ -517,16 +238,6 @@ fn a_progress_deadline_that_comes_near_is_told_once_before_it_passes() {
     assert_eq!(near(world.look()), 0);
 }
 
-/// The name of a Job is used once: one that is kept for its log is never taken for a new attempt's.
-#[test]
-fn an_attempt_is_numbered_after_the_jobs_that_are_there() {
-    let mut world = failing(0, 1);
-    world.status.history.clear();
-    world.settle();
-    let numbers: Vec<_> = world.jobs.iter().map(|job| job.attempt.as_deref().unwrap()).collect();
-    assert_eq!(numbers, ["1", "2"]);
-}
-
 /// A Job of the claimed name is this run's own only if all agrees; else it is made again where it is
 /// ours and never started.
 #[rstest]
@@ -583,16 +294,6 @@ fn a_complete_job_is_a_success_although_nobody_saw_its_container() {
     world.jobs[0].outcome = Some(JobOutcome::Complete);
     world.settle();
     assert_eq!(world.done(), ["shop:v1"]);
-}
-
-#[test]
-fn a_changed_template_starts_the_count_afresh() {
-    let mut world = failing(0, 1);
-    for object in world.owners.values_mut().flatten() {
-        object["spec"]["template"]["spec"]["serviceAccountName"] = json!("shop");
-    }
-    world.settle();
-    assert_eq!(world.started.len(), 2);
 }
 
 /// The Pods of a workload share a volume that one of them alone may use.
