@@ -21,13 +21,6 @@ fn failing(backoff_limit: i32, times: usize) -> World {
     world
 }
 
-/// A shop at v1, migrated and serving.
-fn at_v1() -> World {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").migrate().release().settle();
-    world
-}
-
 #[test]
 fn a_failed_attempt_is_followed_by_another_after_a_pause() {
     let mut world = World::new();
@@ -120,7 +113,7 @@ fn a_requested_run_starts_the_count_afresh() {
 
 #[test]
 fn a_requested_run_repeats_what_is_done_once_and_holds_nobody() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("worker", "shop:w1").migrate().release().settle();
     world.requests.run = Some("restored".to_owned());
     world.pod("web", "shop:v1");
@@ -137,7 +130,7 @@ fn a_requested_run_repeats_what_is_done_once_and_holds_nobody() {
 
 #[test]
 fn a_requested_run_waits_for_a_pod_to_clone() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.pods.clear();
     world.requests.run = Some("again".to_owned());
     world.settle();

@@ -10,13 +10,6 @@ use rstest::rstest;
 use serde_json::json;
 use world::{World, run_pod, serve, waiting};
 
-/// A shop at v1, migrated and serving.
-fn at_v1() -> World {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").migrate().release().settle();
-    world
-}
-
 #[test]
 fn a_first_install_migrates_once_and_then_rests() {
     let mut world = World::new();
@@ -59,7 +52,7 @@ fn a_run_says_since_when_and_a_record_from_when_to_when() {
 
 #[test]
 fn an_upgrade_runs_the_new_image_and_keeps_the_old_one_done() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("web", "shop:v2").migrate();
     assert_eq!(world.started, ["shop:v1", "shop:v2"]);
     assert_eq!(world.done(), ["shop:v2", "shop:v1"]);
@@ -67,7 +60,7 @@ fn an_upgrade_runs_the_new_image_and_keeps_the_old_one_done() {
 
 #[test]
 fn a_rollback_runs_nothing() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("web", "shop:v2").migrate().release().settle();
     world.roll_out("web", "shop:v1").settle();
     assert_eq!(world.started, ["shop:v1", "shop:v2"]);
@@ -76,7 +69,7 @@ fn a_rollback_runs_nothing() {
 
 #[test]
 fn scale_to_zero_stays_ready() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.pods.clear();
     world.settle();
     assert_eq!(world.true_conditions(), ["Ready", "MigrationsReady"]);
@@ -85,7 +78,7 @@ fn scale_to_zero_stays_ready() {
 
 #[test]
 fn a_failure_is_told_with_the_last_output_and_not_repeated() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("web", "shop:v2").settle().run_starts().run_ends(1, "Traceback\nValueError: no").settle();
     let (reason, message) = world.standing();
     assert_eq!(reason, "MigrationFailed");
@@ -139,7 +132,7 @@ fn going_back_to_a_spec_that_failed_is_another_attempt_of_another_name() {
 
 #[test]
 fn done_images_start_without_a_run_whatever_revision_they_are_of() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("web", "shop:v2");
     world.pod("web", "shop:v1");
     world.settle();
@@ -178,7 +171,7 @@ fn while_one_key_has_failed_the_others_go_on() {
 
 #[test]
 fn a_staged_template_without_a_pod_is_not_due() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.deploy("web", "shop:v2").settle();
     assert_eq!(world.started, ["shop:v1"]);
 }

@@ -12,13 +12,6 @@ use rstest::rstest;
 use serde_json::json;
 use world::{World, serve, waiting};
 
-/// A shop at v1, migrated and serving.
-fn at_v1() -> World {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").migrate().release().settle();
-    world
-}
-
 #[test]
 fn while_suspended_nothing_starts_and_what_runs_goes_on() {
     let mut world = World::new();
@@ -47,7 +40,7 @@ fn a_claimed_run_does_not_start_while_suspended() {
 
 #[test]
 fn suspended_with_nothing_due_is_ready() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.spec.suspend = Some(true);
     world.settle();
     assert_eq!(
@@ -98,7 +91,7 @@ fn a_run_that_started_before_it_could_be_given_up_goes_on() {
 
 #[test]
 fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
-    let mut world = at_v1();
+    let mut world = World::at_v1();
     world.roll_out("web", "shop:typo").settle();
     let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
     world.run_pods.last_mut().unwrap().containers[0].state = stuck;

@@ -71,6 +71,13 @@ impl World {
         }
     }
 
+    /// A shop at v1, migrated and serving.
+    pub(crate) fn at_v1() -> Self {
+        let mut world = Self::new();
+        world.roll_out("web", "shop:v1").migrate().release().settle();
+        world
+    }
+
     /// Time passes.
     pub(crate) fn wait(&mut self, seconds: i64) -> &mut Self {
         self.clock += seconds;
