@@ -25,8 +25,9 @@ pub struct Arguments {
     pub servers: Vec<String>,
     /// The name that the server's certificate must carry, however it was reached.
     pub server_name: String,
-    /// File with the certificates to trust, read again at each attempt.
-    pub ca: PathBuf,
+    /// Directory with [`crate::CA_FILE`], [`crate::TOKEN_FILE`] and [`crate::ANNOTATIONS_FILE`]. The
+    /// kubelet renews them, so they are read again at each attempt.
+    pub files: PathBuf,
 }
 
 /// A command line that is no waiter's.
@@ -54,7 +55,7 @@ Written into Pods by the migrations webhook; there is no need to run it by hand.
 
 Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE...
                          [--revision UID/HASH] [--follower]
-                         --server HOST:PORT... --server-name NAME --ca FILE
+                         --server HOST:PORT... --server-name NAME --files DIR
 
   --namespace NS          namespace of the Pod and of the Migrator
   --migrator NAME         the Migrator to wait for
@@ -63,7 +64,7 @@ Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE..
   --follower              the Migrator's templateSelector leaves the Pod out
   --server HOST:PORT      where to ask; tried in order
   --server-name NAME      the name in the server's certificate
-  --ca FILE               certificates to trust, PEM
+  --files DIR             certificates to trust, the Pod's token and its annotations
 
 Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may pass never ends it.";
 
@@ -76,7 +77,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         args.extend(self.follower.then(|| "--follower".to_owned()));
         args.extend(self.servers.iter().map(|server| format!("--server={server}")));
         args.push(format!("--server-name={}", self.server_name));
-        args.push(format!("--ca={}", self.ca.display()));
+        args.push(format!("--files={}", self.files.display()));
         args
     }
 
@@ -86,7 +87,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         I: IntoIterator,
         I::Item: Into<OsString>,
     {
-        let (mut namespace, mut migrator, mut server_name, mut ca) = (None, None, None, None);
+        let (mut namespace, mut migrator, mut server_name, mut files) = (None, None, None, None);
         let (mut revision, mut follower) = (None, false);
         let (mut containers, mut servers) = (Vec::new(), Vec::new());
         let mut parser = lexopt::Parser::from_args(args);
@@ -99,7 +100,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
                 Long("follower") => follower = true,
                 Long("server") => servers.push(parser.value()?.string()?),
                 Long("server-name") => server_name = Some(parser.value()?.string()?),
-                Long("ca") => ca = Some(PathBuf::from(parser.value()?)),
+                Long("files") => files = Some(PathBuf::from(parser.value()?)),
                 Long("help") | Short('h') => return Err(ArgumentError::Help),
                 other => return Err(other.unexpected().into()),
             }
@@ -115,7 +116,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             follower,
             servers,
             server_name: server_name.ok_or(ArgumentError::Missing("server-name"))?,
-            ca: ca.ok_or(ArgumentError::Missing("ca"))?,
+            files: files.ok_or(ArgumentError::Missing("files"))?,
         })
     }
 
@@ -154,7 +155,7 @@ mod tests {
             migrator in "[a-z][a-z0-9.-]{0,40}",
             containers in proptest::collection::vec(("[a-z][a-z0-9-]{0,10}", "[ -~]{1,60}"), 0..4),
             servers in proptest::collection::vec("[a-z0-9.:\\[\\]]{1,40}", 1..4),
-            ca in "/[a-z/. ]{1,30}",
+            files in "/[a-z/. ]{1,30}",
             revision in proptest::option::of("[a-f0-9-]{1,36}(/[a-z0-9-]{1,20})?"),
             follower: bool,
         ) {
@@ -166,7 +167,7 @@ mod tests {
                 follower,
                 servers,
                 server_name: "webhook.operator.svc".to_owned(),
-                ca: ca.into(),
+                files: files.into(),
             };
             prop_assert_eq!(Arguments::parse(arguments.to_args()).unwrap(), arguments);
         }

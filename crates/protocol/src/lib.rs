@@ -35,3 +35,15 @@ pub const EXIT_TERMINATED: u8 = 143;
 
 /// Directory that the webhook mounts into the waiter's container.
 pub const MOUNT_PATH: &str = "/var/run/migrations";
+
+/// File of a waiter's directory with the certificates that it trusts, PEM.
+pub const CA_FILE: &str = "ca.crt";
+
+/// File of a waiter's directory with its Pod's token, for [`TOKEN_AUDIENCE`] alone.
+pub const TOKEN_FILE: &str = "token";
+
+/// File of a waiter's directory with its Pod's annotations, as the kubelet writes them.
+pub const ANNOTATIONS_FILE: &str = "annotations";
+
+/// Whom a waiter's token is meant for: nobody else takes it, and a token for others says nothing here.
+pub const TOKEN_AUDIENCE: &str = "migrations.coderanger.net";

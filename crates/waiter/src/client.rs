@@ -1,10 +1,11 @@
 //! Asking: one question to the first server that answers it, over TLS with a pinned authority.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use migrations_protocol::{Answer, Arguments, HOLD_SECONDS, MAX_BODY, QUESTION_PATH};
+use migrations_protocol::{Answer, Arguments, CA_FILE, HOLD_SECONDS, MAX_BODY, QUESTION_PATH};
 use rustls::crypto::ring;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -44,7 +45,7 @@ impl Client {
     pub(crate) fn ask(&mut self, seen: Option<String>) -> Result<Answer, Vec<Fault>> {
         let question = self.arguments.question(seen);
         let body = serde_json::to_vec(&question).map_err(|e| vec![Fault::new("question", e.to_string())])?;
-        let bundle = fs::read(&self.arguments.ca).map_err(|e| vec![self.bundle_fault(&e)])?;
+        let bundle = fs::read(self.certificates()).map_err(|e| vec![self.bundle_fault(&e)])?;
 
         let mut faults = Vec::new();
         if let Some(open) = self.open.take().filter(|open| open.bundle == bundle) {
@@ -74,7 +75,11 @@ impl Client {
     }
 
     fn bundle_fault(&self, what: &impl ToString) -> Fault {
-        Fault::new(self.arguments.ca.display().to_string(), what.to_string())
+        Fault::new(self.certificates().display().to_string(), what.to_string())
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.arguments.files.join(CA_FILE)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrations_protocol::{Answer, Arguments, Container, EXIT_TERMINATED, EXIT_USAGE, Verdict};
+use migrations_protocol::{Answer, Arguments, CA_FILE, Container, EXIT_TERMINATED, EXIT_USAGE, Verdict};
 use server::{Authority, Reply, Server};
 
 const SERVER_NAME: &str = "migrations-webhook.migrations-operator.svc";
@@ -29,8 +29,7 @@ struct Waiter {
 impl Waiter {
     fn asking(servers: &[String], bundle: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ca = directory.path().join("ca.crt");
-        fs::write(&ca, bundle).unwrap();
+        fs::write(directory.path().join(CA_FILE), bundle).unwrap();
         let arguments = Arguments {
             namespace: "default".to_owned(),
             migrator: "shop".to_owned(),
@@ -39,7 +38,7 @@ impl Waiter {
             follower: false,
             servers: servers.to_vec(),
             server_name: SERVER_NAME.to_owned(),
-            ca,
+            files: directory.path().to_owned(),
         };
         Self::run(&arguments.to_args(), directory)
     }
@@ -62,7 +61,7 @@ impl Waiter {
     }
 
     fn ca(&self) -> PathBuf {
-        self.directory.path().join("ca.crt")
+        self.directory.path().join(CA_FILE)
     }
 
     fn said(&self) -> String {

@@ -1,11 +1,14 @@
 //! What is injected: a container for each Migrator that selects the Pod, and the volume they mount.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, EnvVar, KeyToPath, ProjectedVolumeSource, SeccompProfile,
-    SecurityContext, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
+    KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SeccompProfile, SecurityContext,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use migrations_api::names;
-use migrations_protocol::{Arguments, Container as Admitted, MOUNT_PATH};
+use migrations_protocol::{
+    ANNOTATIONS_FILE, Arguments, CA_FILE, Container as Admitted, MOUNT_PATH, TOKEN_AUDIENCE, TOKEN_FILE,
+};
 
 use super::pod::Pod;
 use super::{Gate, Resources, Settings};
@@ -46,7 +49,7 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
         follower: gate.template_selector.as_ref().is_some_and(|selector| !selector.matches(&labels)),
         servers: servers.clone(),
         server_name: server_name.clone(),
-        ca: format!("{MOUNT_PATH}/{}", names::CA_BUNDLE_KEY).into(),
+        files: MOUNT_PATH.into(),
     };
     let mut container = Container {
         name: names::waiter_container(&gate.migrator),
@@ -97,24 +100,42 @@ fn restricted(pod: Pod<'_>) -> SecurityContext {
     }
 }
 
-/// One projected volume for all of a Pod's waiters; a token of the waiter's own audience and the
-/// Pod's annotations are further sources of it.
+/// One projected volume for all of a Pod's waiters. Readable for all: they may run as any user.
 fn volume() -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(TOKEN_AUDIENCE.to_owned()),
+        path: TOKEN_FILE.to_owned(),
+        // The API server's default, said so that a second look at the Pod finds what it injected.
+        expiration_seconds: Some(3600),
+    };
     let bundle = ConfigMapProjection {
         name: names::CA_BUNDLE_CONFIG_MAP.to_owned(),
         items: Some(vec![KeyToPath {
             key: names::CA_BUNDLE_KEY.to_owned(),
-            path: names::CA_BUNDLE_KEY.to_owned(),
+            path: CA_FILE.to_owned(),
             mode: None,
         }]),
         optional: None,
     };
+    let annotations = DownwardAPIVolumeFile {
+        path: ANNOTATIONS_FILE.to_owned(),
+        field_ref: Some(ObjectFieldSelector {
+            api_version: Some("v1".to_owned()),
+            field_path: "metadata.annotations".to_owned(),
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let sources = vec![
+        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
+        VolumeProjection { config_map: Some(bundle), ..VolumeProjection::default() },
+        VolumeProjection {
+            downward_api: Some(DownwardAPIProjection { items: Some(vec![annotations]) }),
+            ..VolumeProjection::default()
+        },
+    ];
     Volume {
         name: names::WAITER_VOLUME.to_owned(),
-        projected: Some(ProjectedVolumeSource {
-            default_mode: Some(0o444),
-            sources: Some(vec![VolumeProjection { config_map: Some(bundle), ..VolumeProjection::default() }]),
-        }),
+        projected: Some(ProjectedVolumeSource { default_mode: Some(0o444), sources: Some(sources) }),
         ..Volume::default()
     }
 }
