@@ -5,6 +5,7 @@ mod cron_job;
 mod failure;
 mod first_install;
 mod hermetic;
+mod injected_sidecar;
 mod lock;
 mod newer_image;
 mod outage;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "cron-job", run: cron_job::run },
         Scenario { name: "requests", run: requests::run },
         Scenario { name: "lock", run: lock::run },
+        Scenario { name: "injected-sidecar", run: injected_sidecar::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },

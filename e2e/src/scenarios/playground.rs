@@ -42,6 +42,11 @@ impl<'a> Playground<'a> {
         command::run_to_end(delete.args(["delete", "namespace", &self.namespace, "--ignore-not-found"]))
     }
 
+    /// Its name.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// `kubectl` in it.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Command {
         let mut kubectl = self.environment.cluster().kubectl();
