@@ -222,7 +222,7 @@ pub fn rest(facts: &Facts, lifetimes: &Lifetimes, now: Timestamp) -> Option<Sign
     let forgotten =
         leaf.filter(|_| *old).map(|leaf| until(after(replaced_at(leaf, lifetimes), lifetimes.retention)));
     // What is overdue and yet not done waits for something else.
-    [arrives, renewed, issued, forgotten].into_iter().flatten().filter(|time| time.is_positive()).min()
+    [arrives, renewed, issued, forgotten].into_iter().flatten().filter(SignedDuration::is_positive).min()
 }
 
 /// When a serving certificate was made.

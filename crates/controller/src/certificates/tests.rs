@@ -309,6 +309,17 @@ async fn a_lost_authority_stays_trusted_and_its_leaf_serves_until_another_has_ar
     assert_eq!(both.pem(), [before.pem(), controller.told().pem()].concat());
 }
 
+/// Who publishes what is told would take away what clients need.
+#[tokio::test(start_paused = true)]
+async fn a_bundle_that_lacks_what_clients_trust_is_never_told() {
+    let controller = Controller::installed().await;
+    controller.delete(CA_SECRET).await;
+    let mut controller = controller.next();
+    controller.server.fail(Fault::refuse(Method::POST, "/secrets", 403));
+    controller.keeper.look(controller.now).await.unwrap_err();
+    assert_eq!(*controller.bundle.borrow(), None);
+}
+
 /// As in `kubectl delete secrets --all`: replicas go on with the leaf that they hold.
 #[tokio::test(start_paused = true)]
 async fn with_both_secrets_lost_a_leaf_is_written_once_clients_trust_it() {
@@ -371,6 +382,25 @@ async fn who_loses_a_race_takes_what_the_winner_made() {
     controller.looks().await;
     assert_eq!(controller.text(AUTHORITY_PATH, "ca.crt"), controller.told().pem());
     assert_eq!(controller.writes(), 2, "{:?}", controller.server.writes());
+}
+
+/// Of two controllers that look at the same time, one is refused and looks again.
+#[tokio::test(start_paused = true)]
+async fn every_write_over_a_secret_names_the_version_that_was_read_the_leafs_first() {
+    let mut controller = Controller::introduced().await;
+    controller.publish().await;
+    controller.looks().await;
+    controller.looks_after(MINUTE * 2).await;
+    controller.looks_after(MINUTE * 60 * 24).await;
+    let requests = controller.server.requests();
+    let replaced: Vec<_> = requests.iter().filter(|it| it.method == Method::PUT).collect();
+    assert_eq!(replaced.len(), 5, "{:?}", controller.server.writes());
+    for request in replaced {
+        assert!(request.body["metadata"]["resourceVersion"].is_string(), "{}", request.path);
+    }
+    let read = requests.iter().filter(|it| it.method == Method::GET && it.path.contains("/secrets/"));
+    let read: Vec<_> = read.map(|it| it.path.as_str()).collect();
+    assert!(read.chunks(2).all(|pair| pair == [LEAF_PATH, AUTHORITY_PATH]), "{read:?}");
 }
 
 /// Not the same as that there is nobody to trust anyone.

@@ -46,7 +46,7 @@ fn introduced(published_for: Option<SignedDuration>) -> Facts {
 
 /// The Secret of the authority is gone; the leaf isn't.
 fn lost() -> Facts {
-    Facts { current: None, old: true, told: Told::Others, leaf: by(Signer::Trusted), ..steady() }
+    Facts { current: None, old: true, told: Told::Others, leaf: Some(by(Signer::Trusted)), ..steady() }
 }
 
 /// And a new authority has been made since.
@@ -54,12 +54,12 @@ fn lost_and_introduced(published_for: Option<SignedDuration>) -> Facts {
     Facts { next: Some(authority(MINUTE)), published_for, ..lost() }
 }
 
-fn by(signer: Signer) -> Option<Leaf> {
-    Some(Leaf { signer, ..leaf(DAY * 30) })
+fn by(signer: Signer) -> Leaf {
+    Leaf { signer, ..leaf(DAY * 30) }
 }
 
-fn named(names: Vec<String>) -> Option<Leaf> {
-    Some(Leaf { names, ..leaf(DAY * 30) })
+fn named(names: Vec<String>) -> Leaf {
+    Leaf { names, ..leaf(DAY * 30) }
 }
 
 fn nothing() -> Facts {
@@ -72,7 +72,7 @@ fn at(facts: &Facts, now: Timestamp) -> Step {
 
 #[rstest]
 #[case::a_first_install(nothing(), Step::Begin)]
-#[case::a_leaf_of_nobody_is_no_reason_to_wait(Facts { leaf: by(Signer::Unknown), ..nothing() }, Step::Begin)]
+#[case::a_leaf_of_nobody_is_no_reason_to_wait(Facts { leaf: Some(by(Signer::Unknown)), ..nothing() }, Step::Begin)]
 #[case::the_first_authority_signs_at_once(Facts { leaf: None, told: Told::Nobody, ..steady() }, Step::Issue)]
 #[case::before_the_first_publication(Facts { told: Told::Nobody, ..steady() }, Step::Rest)]
 #[case::all_is_well(steady(), Step::Rest)]
@@ -86,10 +86,10 @@ fn a_first_install(#[case] facts: Facts, #[case] expected: Step) {
 #[case::it_has_expired(Some(leaf(DAY * 400)), Step::Issue)]
 #[case::it_is_not_valid_yet(Some(leaf(-DAY)), Step::Issue)]
 #[case::it_is_gone_or_garbage(None, Step::Issue)]
-#[case::nobody_trusts_who_signed_it(by(Signer::Unknown), Step::Issue)]
-#[case::the_authority_before_signed_it(by(Signer::Trusted), Step::Issue)]
-#[case::it_lacks_a_name(named(service_names("other")), Step::Issue)]
-#[case::it_has_more_names(named([service_names("ops"), service_names("other")].concat()), Step::Rest)]
+#[case::nobody_trusts_who_signed_it(Some(by(Signer::Unknown)), Step::Issue)]
+#[case::the_authority_before_signed_it(Some(by(Signer::Trusted)), Step::Issue)]
+#[case::it_lacks_a_name(Some(named(service_names("other"))), Step::Issue)]
+#[case::it_has_more_names(Some(named([service_names("ops"), service_names("other")].concat())), Step::Rest)]
 fn a_leaf_is_replaced_at_once_by_the_authority_that_signs(
     #[case] leaf: Option<Leaf>,
     #[case] expected: Step,
@@ -105,7 +105,7 @@ fn a_leaf_is_replaced_at_once_by_the_authority_that_signs(
 #[case::it_is_not_published_yet(introduced(None), Step::Rest)]
 #[case::it_is_on_its_way(introduced(Some(MINUTE)), Step::Rest)]
 #[case::it_has_arrived(introduced(Some(MINUTE * 2)), Step::Promote)]
-#[case::then_it_signs_a_new_leaf(Facts { old: true, leaf: by(Signer::Trusted), ..steady() }, Step::Issue)]
+#[case::then_it_signs_a_new_leaf(Facts { old: true, leaf: Some(by(Signer::Trusted)), ..steady() }, Step::Issue)]
 #[case::the_one_before_stays_trusted(Facts { old: true, leaf: Some(leaf(DAY - MINUTE)), ..steady() }, Step::Rest)]
 #[case::until_nobody_serves_with_it(Facts { old: true, leaf: Some(leaf(DAY)), ..steady() }, Step::Forget)]
 #[case::one_that_waited_for_years_is_no_use(Facts { next: Some(authority(DAY * 2434)), ..introduced(Some(DAY)) }, Step::Introduce)]
@@ -121,14 +121,14 @@ fn a_change_of_authority_has_two_phases(#[case] facts: Facts, #[case] expected: 
 #[case::while_the_new_one_is_on_its_way(lost_and_introduced(Some(MINUTE)), Step::Rest)]
 #[case::until_it_has_arrived(lost_and_introduced(Some(MINUTE * 2)), Step::Promote)]
 #[case::without_a_leaf_replicas_go_on_with_theirs(Facts { leaf: None, ..lost_and_introduced(Some(MINUTE)) }, Step::Rest)]
-#[case::a_leaf_that_nobody_accepts_is_nothing_to_keep(Facts { leaf: by(Signer::Unknown), ..lost_and_introduced(None) }, Step::Promote)]
+#[case::a_leaf_that_nobody_accepts_is_nothing_to_keep(Facts { leaf: Some(by(Signer::Unknown)), ..lost_and_introduced(None) }, Step::Promote)]
 #[case::nor_is_one_that_has_expired(Facts { leaf: Some(Leaf { signer: Signer::Trusted, ..leaf(DAY * 366) }), ..lost_and_introduced(None) }, Step::Promote)]
 #[case::nor_does_one_that_ends_wait_for_a_bundle_that_cannot_be_written(Facts { leaf: Some(Leaf { signer: Signer::Trusted, ..leaf(DAY * 305) }), ..lost_and_introduced(None) }, Step::Promote)]
 #[case::one_with_time_left_does(Facts { leaf: Some(Leaf { signer: Signer::Trusted, ..leaf(DAY * 303) }), ..lost_and_introduced(None) }, Step::Rest)]
-#[case::a_foreign_authority_is_only_the_next_one(Facts { told: Told::Others, unkept: true, leaf: by(Signer::Trusted), ..steady() }, Step::Recover)]
+#[case::a_foreign_authority_is_only_the_next_one(Facts { told: Told::Others, unkept: true, leaf: Some(by(Signer::Trusted)), ..steady() }, Step::Recover)]
 #[case::also_while_replicas_go_on_without_a_leaf(Facts { told: Told::Others, unkept: true, leaf: None, ..steady() }, Step::Recover)]
 #[case::one_that_serves_already_is_not_made_better_by_waiting(Facts { told: Told::Others, unkept: true, ..steady() }, Step::Rest)]
-#[case::where_nothing_can_be_kept_it_serves_at_once(Facts { told: Told::Others, unkept: true, leaf: by(Signer::Unknown), ..steady() }, Step::Issue)]
+#[case::where_nothing_can_be_kept_it_serves_at_once(Facts { told: Told::Others, unkept: true, leaf: Some(by(Signer::Unknown)), ..steady() }, Step::Issue)]
 fn an_authority_is_lost(#[case] facts: Facts, #[case] expected: Step) {
     assert_eq!(at(&facts, now()), expected);
 }
