@@ -33,14 +33,14 @@ use crate::watch::Guarded;
 use chain::{Authority, issue_leaf, make_authority};
 use secrets::{Authorities, Read};
 
-/// How often a look is followed by another: five steps, and some lost races, in each of which
-/// another controller has made progress.
+/// Steps of one look at most: five, and some lost races, in each of which another controller has
+/// made progress.
 const LOOKS: usize = 8;
 
 /// The longest pause: time may be set, and a watch may be silent for a reason.
 const PAUSE: Duration = Duration::from_hours(1);
 
-/// Pause while the next authority isn't published, or after a fault.
+/// Pause after a fault.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The certificates that clients of the webhook trust.
@@ -232,12 +232,15 @@ impl CertificateKeeper {
         };
         // Before the first list there seems to be no Migrator.
         self.migrators.wait_until_ready().now_or_never()?.ok()?;
-        match clients::all_trust(&self.client, &self.migrators.state(), &certificate).await {
-            Ok(true) => {
+        match clients::first_without(&self.client, &self.migrators.state(), &certificate).await {
+            Ok(None) => {
                 self.published = Some(Published { certificate, since });
                 SignedDuration::try_from(since.elapsed()).ok()
             }
-            Ok(false) => None,
+            Ok(Some(place)) => {
+                tracing::info!(place, "clients don't trust the next authority there yet");
+                None
+            }
             Err(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(%error, source, "it isn't known whether clients trust the next authority");
@@ -247,9 +250,11 @@ impl CertificateKeeper {
     }
 
     fn pause(&self, facts: &Facts, now: Timestamp) -> Duration {
-        let due = rest(facts, &self.lifetimes, now).and_then(|time| Duration::try_from(time).ok());
-        let unpublished = (facts.next.is_some() && facts.published_for.is_none()).then_some(RETRY);
-        [due, unpublished].into_iter().flatten().fold(PAUSE, Duration::min)
+        let unpublished = facts.next.is_some() && facts.published_for.is_none();
+        // Nothing is late meanwhile: a part of what comes after it is often enough.
+        let unpublished = unpublished.then_some(self.lifetimes.arrival / 4);
+        let due = [rest(facts, &self.lifetimes, now), unpublished].into_iter().flatten().min();
+        due.and_then(|due| Duration::try_from(due).ok()).map_or(PAUSE, |due| due.min(PAUSE))
     }
 }
 

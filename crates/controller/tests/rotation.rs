@@ -263,7 +263,8 @@ impl Clients {
             }
         });
         let (all, bundle) = (self.clone(), trusted.clone());
-        tokio::task::spawn_blocking(move || {
+        // Threads, so that a test that fails doesn't wait for them.
+        std::thread::spawn(move || {
             while !all.ended.load(Ordering::Relaxed) {
                 let asked = connect(port, &bundle.borrow().clone()).and_then(|mut stream| ask(&mut stream));
                 all.count(&all.connections, "a new connection", asked);
@@ -271,7 +272,7 @@ impl Clients {
             }
         });
         let all = self.clone();
-        tokio::task::spawn_blocking(move || {
+        std::thread::spawn(move || {
             let mut stream = connect(port, &trusted.borrow().clone()).unwrap();
             while !all.ended.load(Ordering::Relaxed) {
                 all.count(&all.held, "the held connection", ask(&mut stream));

@@ -33,34 +33,36 @@ pub(super) async fn told(client: &Client, now: Timestamp) -> Result<Vec<String>,
     Ok(told.split_off(told.len().saturating_sub(KEPT)))
 }
 
-/// Whether every entry and every namespace's bundle has the certificate. A namespace without a
-/// bundle has no waiters; the first one it gets will have it.
-pub(super) async fn all_trust(
+/// The first place where clients look that lacks the certificate: an entry, or a namespace's bundle.
+/// A namespace without a bundle has no waiters; the first one it gets will have it.
+pub(super) async fn first_without(
     client: &Client,
     migrators: &[Arc<Guarded>],
     certificate: &String,
-) -> Result<bool, Error> {
+) -> Result<Option<String>, Error> {
     let shards = (0..ENTRY_SHARDS).map(entry_configuration);
     for configuration in shards.chain([REQUIRED_CONFIGURATION.to_owned()]) {
         let entries = entries(client, &configuration).await?;
         if !entries.iter().all(|bundle| bundle.contains(certificate)) {
-            return Ok(false);
+            return Ok(Some(format!("MutatingWebhookConfiguration {configuration}")));
         }
     }
     let namespaces: BTreeSet<_> = migrators.iter().filter_map(|migrator| migrator.namespace()).collect();
     for namespace in namespaces {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-        let map = maps.get_opt(CA_BUNDLE_CONFIG_MAP).await;
-        let map = map.map_err(|error| Error::ReadBundle(namespace, error))?;
+        let map = match maps.get_opt(CA_BUNDLE_CONFIG_MAP).await {
+            Ok(map) => map,
+            Err(error) => return Err(Error::ReadBundle(namespace, error)),
+        };
         let lacks = |map: ConfigMap| {
             let data = map.data.unwrap_or_default();
             !data.get(CA_BUNDLE_KEY).is_some_and(|bundle| certificates(bundle).contains(certificate))
         };
         if map.is_some_and(lacks) {
-            return Ok(false);
+            return Ok(Some(format!("ConfigMap {CA_BUNDLE_CONFIG_MAP} in namespace {namespace}")));
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// What each entry of a configuration trusts; nothing where there is no such configuration.
