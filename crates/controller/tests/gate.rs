@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
-use migrations_controller::certificates;
+use migrations_controller::certificates::CertificateKeeper;
 use migrations_controller::gate::{GateKeeper, Gates};
 use migrations_controller::watch::{Guarded, Queue};
+use migrations_core::certificates::Lifetimes;
 use migrations_process::probes::Readiness;
 use migrations_testkit::recording::RecordingServer;
 use tokio::sync::watch;
@@ -18,15 +19,21 @@ use tokio::sync::watch;
 #[tokio::test(start_paused = true)]
 async fn no_entry_is_touched_before_migrators_are_listed() {
     let server = RecordingServer::new();
-    let bundle =
-        certificates::ensure(&server.client(), "operator", jiff::Timestamp::UNIX_EPOCH).await.unwrap();
     let (migrators, mut writer) = reflector::store::<Guarded>();
+    let (told, bundle) = watch::channel(None);
+    let lifetimes = Lifetimes::default();
+    // Made elsewhere: whatever this server is asked, the gate has asked.
+    let elsewhere = RecordingServer::new().client();
+    CertificateKeeper::new(elsewhere, "operator", lifetimes, migrators.clone(), told)
+        .look(jiff::Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap();
     let (readiness, [in_place]) = Readiness::of(["gate"]);
     let keeper = GateKeeper {
         client: server.client(),
         namespace: "operator".to_owned(),
         migrators,
-        bundle: watch::channel(Some(bundle)).1,
+        bundle,
         gates: Gates::default(),
         queue: Queue::new().0,
         in_place,

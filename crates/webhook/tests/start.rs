@@ -162,22 +162,29 @@ impl Webhook {
 
     /// Asks about a Migrator of namespace `default`, trusting the certificate in `secret`.
     async fn ask(&self, secret: &Value, migrator: &str) -> Answer {
-        let chain: k8s_openapi::ByteString =
-            serde_json::from_value(secret["data"]["tls.crt"].clone()).unwrap();
-        let url = format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]);
+        self.ask_by(&trusting(secret), migrator).await.unwrap()
+    }
+
+    async fn ask_by(&self, agent: &ureq::Agent, migrator: &str) -> Result<Answer, ureq::Error> {
+        let (agent, url) = (agent.clone(), format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]));
         let question = json!({"namespace": "default", "migrator": migrator, "containers": [{"name": "app", "image": "a"}]});
         let body = tokio::task::spawn_blocking(move || {
-            let trusted = ureq::tls::Certificate::from_pem(&chain.0).unwrap();
-            let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
-            let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into();
-            agent.post(url).send(question.to_string()).unwrap().body_mut().read_to_string().unwrap()
+            agent.post(url).send(question.to_string())?.body_mut().read_to_string()
         });
-        serde_json::from_str(&body.await.unwrap()).unwrap()
+        Ok(serde_json::from_str(&body.await.unwrap()?).unwrap())
     }
 
     async fn serves(&self, port: usize) -> bool {
         TcpStream::connect(("127.0.0.1", self.ports[port])).await.is_ok()
     }
+}
+
+/// A client that keeps its connection open.
+fn trusting(secret: &Value) -> ureq::Agent {
+    let chain: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["tls.crt"].clone()).unwrap();
+    let trusted = ureq::tls::Certificate::from_pem(&chain.0).unwrap();
+    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
+    ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into()
 }
 
 const READY: &str = "ok\n";
@@ -208,6 +215,45 @@ async fn a_secret_that_cannot_be_used_is_waited_for() {
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     server.set("secrets", Collection::Items(vec![secret()]));
     webhook.until_it_says(READY).await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_replaced_under_open_connections_and_outlives_its_secret() {
+    let server = ApiServer::new();
+    let (first, second) = (secret(), secret());
+    server.set("secrets", Collection::Items(vec![first.clone()]));
+    let webhook = Webhook::start(&server).await;
+    webhook.until_it_says(READY).await;
+    let open = trusting(&first);
+    webhook.ask_by(&open, "shop").await.unwrap();
+
+    server.set("secrets", Collection::Items(vec![second.clone()]));
+    let replaced = async {
+        while webhook.ask_by(&trusting(&second), "shop").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), replaced).await.expect("it hears of the new one");
+    webhook.ask_by(&open, "shop").await.expect("its connection is open still");
+    webhook.ask_by(&trusting(&first), "shop").await.expect_err("a new one isn't, by the old certificate");
+
+    let mut spoilt = second.clone();
+    spoilt["data"]["tls.key"] = first["data"]["tls.key"].clone();
+    for found in [vec![], vec![spoilt]] {
+        let asked = || server.methods.lock().unwrap().len();
+        let before = asked();
+        server.set("secrets", Collection::Items(found));
+        // Three lists and three watches: what was set has been read.
+        let read = async {
+            while asked() < before + 6 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("it lists again");
+        webhook.ask(&second, "shop").await;
+        webhook.ask_by(&open, "shop").await.expect("its connection is open still");
+        assert_eq!(webhook.readiness().await, READY);
+    }
 }
 
 #[tokio::test]
