@@ -6,12 +6,14 @@ mod failure;
 mod first_install;
 mod hermetic;
 mod lock;
+mod mesh;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
 mod requests;
 mod restart;
 mod rollback;
+mod shapes;
 mod stateful_set;
 mod two_workloads;
 
@@ -50,6 +52,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "requests", run: requests::run },
         Scenario { name: "lock", run: lock::run },
         Scenario { name: "restart", run: restart::run },
+        Scenario { name: "shapes", run: shapes::run },
+        Scenario { name: "mesh", run: mesh::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
     ]
