@@ -11,7 +11,7 @@ use kube::core::DynamicObject;
 use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, META_API_VERSION_V1, META_KIND, Operation,
 };
-use migrations_core::inject::{Verdict, decide, patch};
+use migrations_core::inject::{Untouched, Verdict, decide, patch};
 use migrations_process::serve::{BodyError, json, read_body, text};
 use serde_json::Value;
 
@@ -100,12 +100,16 @@ impl Admission {
         let settings = self.settings.get();
         let name = pod["metadata"]["name"].as_str().or(pod["metadata"]["generateName"].as_str());
         match decide(pod, namespace, gates.iter().map(AsRef::as_ref), &settings) {
+            Verdict::Untouched(Untouched::Unsupported(why)) => {
+                tracing::warn!(namespace, name, %why, "a Pod that has to wait is let through: it can't carry a waiter");
+                Ok(response)
+            }
             Verdict::Untouched(reason) => {
                 tracing::debug!(namespace, name, ?reason, "a Pod is left alone");
                 Ok(response)
             }
             Verdict::Refuse { message } => {
-                tracing::info!(namespace, name, "a Pod is refused: required, and no Migrator selects it");
+                tracing::info!(namespace, name, message, "a Pod is refused");
                 let mut response = response.deny(message);
                 response.result.code = StatusCode::FORBIDDEN.as_u16();
                 "Forbidden".clone_into(&mut response.result.reason);

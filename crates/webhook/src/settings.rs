@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::core::v1::Service;
 use migrations_api::names;
-use migrations_core::inject::{Resources, Settings};
+use migrations_core::inject::{Resources, Settings, UnsupportedPods};
 
 /// The settings in force. Clones speak of the same ones.
 #[derive(Clone, Debug)]
@@ -13,10 +13,10 @@ pub struct InForce(Arc<RwLock<Arc<Settings>>>);
 
 impl InForce {
     /// Settings of an operator in `namespace`, before its Service is known: waiters ask by name.
-    pub fn new(namespace: &str, image: String, resources: Resources) -> Self {
+    pub fn new(namespace: &str, image: String, resources: Resources, unsupported: UnsupportedPods) -> Self {
         let server_name = format!("{}.{namespace}.svc", names::WEBHOOK_SERVICE);
         let servers = servers(&[], &server_name);
-        let settings = Settings { image, servers, server_name, resources };
+        let settings = Settings { image, servers, server_name, resources, unsupported };
         Self(Arc::new(RwLock::new(Arc::new(settings))))
     }
 
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn addresses_come_before_the_name() {
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("operator", "w:1".to_owned(), resources);
+        let settings = InForce::new("operator", "w:1".to_owned(), resources, UnsupportedPods::default());
         let name = "migrations-webhook.operator.svc:8443";
         assert_eq!(settings.get().servers, [name]);
 

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
 
+#[path = "control_plane/shapes.rs"]
+mod shapes;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -7,12 +7,14 @@ mod first_install;
 mod hermetic;
 mod injected_sidecar;
 mod lock;
+mod mesh;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
 mod requests;
 mod restart;
 mod rollback;
+mod shapes;
 mod stateful_set;
 mod two_workloads;
 
@@ -52,6 +54,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "lock", run: lock::run },
         Scenario { name: "injected-sidecar", run: injected_sidecar::run },
         Scenario { name: "restart", run: restart::run },
+        Scenario { name: "shapes", run: shapes::run },
+        Scenario { name: "mesh", run: mesh::run },
         Scenario { name: "outage", run: outage::run },
         Scenario { name: "demo", run: demo },
     ]

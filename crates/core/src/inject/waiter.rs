@@ -1,4 +1,7 @@
-//! What is injected: a container for each Migrator that selects the Pod, and the volume they mount.
+//! What is injected: a container for each Migrator that selects the Pod, the volume they mount, and
+//! what lets them past a mesh.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
@@ -11,7 +14,7 @@ use migrations_protocol::{
 };
 
 use super::pod::Pod;
-use super::{Gate, Resources, Settings};
+use super::{Gate, Resources, Settings, mesh};
 use crate::revision::revision;
 
 /// Environment variable of a waiter with a hash of what was injected. A waiter whose hash is
@@ -19,7 +22,7 @@ use crate::revision::revision;
 /// its image at a mirror, and the API server may call us again after them.
 pub(super) const CONTENT_VARIABLE: &str = "MIGRATIONS_WAITER_CONTENT";
 
-/// Who a waiter runs as where the Pod's containers don't say.
+/// Who a waiter runs as where the Pod's containers don't say, or are root.
 const NOBODY: i64 = 65532;
 
 /// What a Pod that waits is given.
@@ -29,17 +32,20 @@ pub struct Injection {
     pub containers: Vec<Container>,
     /// The volume they mount.
     pub volume: Volume,
+    /// Annotations that keep a mesh away from the waiters' questions, with their whole values.
+    pub annotations: BTreeMap<&'static str, String>,
 }
 
 impl Injection {
     pub(super) fn of(pod: Pod<'_>, namespace: &str, gates: &[&Gate], settings: &Settings) -> Self {
         let waiter = |gate: &&Gate| waiter(pod, namespace, gate, settings);
-        Self { containers: gates.iter().map(waiter).collect(), volume: volume() }
+        let containers = gates.iter().map(waiter).collect();
+        Self { containers, volume: volume(), annotations: mesh::exclusions(pod, names::QUESTION_PORT) }
     }
 }
 
 fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Container {
-    let Settings { image, servers, server_name, resources } = settings;
+    let Settings { image, servers, server_name, resources, unsupported: _ } = settings;
     let labels = pod.labels();
     let arguments = Arguments {
         namespace: namespace.to_owned(),
@@ -84,11 +90,13 @@ fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
     pod.containers().iter().filter_map(named).collect()
 }
 
-/// The restricted profile of the Pod Security Standards.
+/// The restricted profile of the Pod Security Standards. The user is one of the Pod's own: where they
+/// all agree, the kubelet makes it the owner of their tokens, which another user would take from
+/// them; and a platform may allow no others.
 fn restricted(pod: Pod<'_>) -> SecurityContext {
     SecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(pod.user().filter(|user| *user != 0).unwrap_or(NOBODY)),
+        run_as_user: Some(pod.user().unwrap_or(NOBODY)),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),

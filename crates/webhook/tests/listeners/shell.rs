@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::core::DeserializeGuard;
 use migrations_api::Migrator;
-use migrations_core::inject::Resources;
+use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_process::tls::Certificate;
 use migrations_webhook::admission::Admission;
@@ -36,7 +36,8 @@ impl Shell {
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("migrations-operator", "waiter:1".to_owned(), resources);
+        let settings =
+            InForce::new("migrations-operator", "waiter:1".to_owned(), resources, UnsupportedPods::default());
         let (trigger, end) = Shutdown::by_hand();
         let admissions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let questions = TcpListener::bind("127.0.0.1:0").await.unwrap();
