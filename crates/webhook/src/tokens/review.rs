@@ -156,6 +156,8 @@ mod tests {
 
     #[rstest]
     #[case::database_slow("etcdserver: request timed out")]
+    #[case::database_gone(
+        r#"[invalid bearer token, Get "https://127.0.0.1/api/v1/namespaces/a/serviceaccounts/b": context deadline exceeded]"#)]
     #[case::in_company("[invalid bearer token, context deadline exceeded]")]
     #[case::another_server_down(
         "[invalid bearer token, Post \"https://10.0.0.1\": dial tcp: connection refused]"

@@ -69,16 +69,16 @@ async fn a_hundred_questions_at_once_with_one_token_cost_one_review() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_asks_first_may_leave_before_the_answer() {
+async fn who_asks_may_leave_before_the_answer() {
     let token = token("a");
     let (server, tokens) = knowing(&[&token]);
     let mut first = Box::pin(tokens.verify(&token));
     assert!(futures::poll!(&mut first).is_pending());
-    let second = tokens.verify(&token);
     drop(first);
-    assert!(second.await.is_ok());
-    assert_eq!(asked(&server), 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(tokens.lock().asked.is_empty());
+    assert!(tokens.verify(&token).await.is_ok());
+    assert_eq!(asked(&server), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
 
+mod forgery;
 mod outage;
 mod proxy;
 mod refusals;

@@ -1,11 +1,17 @@
-//! The API server goes away and comes back.
+//! The API server, or its database, goes away and comes back.
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
+use migrations_testkit::builders::pod;
+use migrations_testkit::cluster::ControlPlane;
+use migrations_webhook::tokens::{Refusal, Tokens};
 use serde_json::json;
 
+use crate::forgery::resigned;
 use crate::proxy::Road;
-use crate::webhook::Webhook;
+use crate::webhook::{Webhook, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_answers_flow_to_known_tokens_and_others_come_again() {
@@ -31,5 +37,66 @@ async fn recorded_answers_flow_to_known_tokens_and_others_come_again() {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), answered).await.expect("it recovers");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_hangs_nobody_is_refused_for_it() {
+    let plane = ControlPlane::start().await;
+    let namespace = plane.namespace().await;
+    let mut bound = Vec::new();
+    for name in ["known", "unknown"] {
+        let pod = namespace.create(&pod(name).label("app", "shop").container("app", "shop:2")).await;
+        bound.push(token(&namespace, &json!({}), Some(&pod)).await);
+    }
+    let tokens = Tokens::new(plane.client());
+    assert!(tokens.verify(&bound[0]).await.is_ok());
+
+    // Signed as the API server does, and of an account that has to be looked for.
+    let key = plane.kubeconfig().with_file_name("tls.key");
+    let strange = resigned(&bound[0], &key, |claims| {
+        claims["kubernetes.io"]["serviceaccount"]["name"] = json!("ghost")
+    });
+
+    let database = Database::of(&plane);
+    database.signal("-STOP");
+    let verdicts = tokio::join!(tokens.verify(&bound[0]), tokens.verify(&bound[1]), tokens.verify(&strange));
+    database.signal("-CONT");
+    assert!(verdicts.0.is_ok());
+    assert!(matches!(verdicts.1, Ok(_) | Err(Refusal::Unavailable)), "{verdicts:?}");
+    assert_eq!(verdicts.2, Err(Refusal::Unavailable));
+
+    let refused = async {
+        loop {
+            match tokens.verify(&strange).await {
+                Err(Refusal::Unavailable) => tokio::time::sleep(Duration::from_millis(100)).await,
+                other => return other,
+            }
+        }
+    };
+    let refusal =
+        tokio::time::timeout(Duration::from_mins(1), refused).await.expect("it recovers").unwrap_err();
+    assert!(refusal.to_string().contains("not found"), "{refusal}");
+}
+
+/// The etcd of a control plane.
+struct Database(String);
+
+impl Database {
+    fn of(plane: &ControlPlane) -> Self {
+        let directory = plane.kubeconfig().with_file_name("etcd");
+        let argument = format!("--data-dir={}", directory.display());
+        let is_it = |process: &fs::DirEntry| {
+            let line = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            let mut words = line.split('\0');
+            words.next().is_some_and(|program| program.ends_with("/etcd"))
+                && words.any(|word| word == argument)
+        };
+        let process = fs::read_dir("/proc").unwrap().flatten().find(is_it).expect("etcd runs");
+        Self(process.file_name().into_string().unwrap())
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0]).status().unwrap().success());
     }
 }

@@ -1,7 +1,5 @@
 //! The one token that is answered, and those that aren't.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -9,11 +7,9 @@ use kube::{Api, ResourceExt};
 use migrations_api::Migrator;
 use migrations_protocol::{TOKEN_AUDIENCE, Verdict};
 use migrations_testkit::cluster::ControlPlane;
-use rustls::SignatureScheme;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::forgery::{changed, resigned};
 use crate::webhook::{Webhook, token};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,11 +54,12 @@ async fn every_other_token_is_refused_and_told_why() {
         ("cut", own[..own.len() - 4].to_owned(), 401, "isn't accepted"),
     ];
 
-    let expired =
-        resigned(&own, &webhook, |claims| claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 3600));
+    let expired = resigned(&own, &webhook.signing_key(), |claims| {
+        claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 3600)
+    });
     refused.push(("expired", expired, 401, "service account token has expired"));
     // The way of signing is the API server's own: this one is good.
-    assert_eq!(webhook.ask(&resigned(&own, &webhook, |_| {})).await.0, 200);
+    assert_eq!(webhook.ask(&resigned(&own, &webhook.signing_key(), |_| {})).await.0, 200);
     let claims = own.split('.').nth(1).unwrap();
     let forged = own.replace(claims, &changed(claims, |claims| claims["jti"] = json!("another")));
     refused.push(("forged", forged, 401, "isn't accepted"));
@@ -100,35 +97,4 @@ async fn a_deleted_pods_token_is_refused() {
     let (status, body) = webhook.ask(&token).await;
     assert_eq!(status, 401, "{body}");
     assert!(body.contains("service account token has been invalidated"), "{body}");
-}
-
-/// The token with other claims, signed as the API server does.
-fn resigned(token: &str, webhook: &Webhook, change: impl Fn(&mut Value)) -> String {
-    let mut parts = token.split('.');
-    let (header, claims) = (parts.next().unwrap(), parts.next().unwrap());
-    let message = format!("{header}.{}", changed(claims, change));
-    let key = PrivateKeyDer::from_pem_file(webhook.signing_key()).unwrap();
-    let key = rustls::crypto::ring::sign::any_ecdsa_type(&key).unwrap();
-    let signer = key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap();
-    let signature = fixed(&signer.sign(message.as_bytes()).unwrap());
-    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
-}
-
-fn changed(claims: &str, change: impl Fn(&mut Value)) -> String {
-    let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    change(&mut claims);
-    URL_SAFE_NO_PAD.encode(claims.to_string())
-}
-
-/// The two numbers of a signature in DER, 32 bytes each, as tokens have them.
-fn fixed(der: &[u8]) -> Vec<u8> {
-    let (mut rest, mut fixed) = (&der[2..], Vec::new());
-    for _ in 0..2 {
-        let (number, after) = rest[2..].split_at(usize::from(rest[1]));
-        let number = &number[number.len().saturating_sub(32)..];
-        fixed.extend(std::iter::repeat_n(0, 32 - number.len()));
-        fixed.extend(number);
-        rest = after;
-    }
-    fixed
 }
