@@ -33,6 +33,9 @@ const AT_ONCE: usize = 16;
 /// How many may wait for their turn. Beyond that, tokens that aren't known are told to come again.
 const MOST_WAITING: usize = 4096;
 
+/// How often an outage is logged.
+const OUTAGE_TOLD: Duration = Duration::from_mins(1);
+
 /// Verifies tokens. Clones remember the same.
 #[derive(Clone)]
 pub struct Tokens(Arc<Inner>);
@@ -47,8 +50,8 @@ struct State {
     verdicts: Verdicts,
     /// Tokens that are being asked about.
     asked: HashMap<TokenHash, Shared<BoxFuture<'static, Verdict>>>,
-    /// Whether the API server answered last.
-    reachable: bool,
+    /// What is logged of outages.
+    outage: Outage,
 }
 
 /// SHA-256 of a token: what it is remembered by.
@@ -91,7 +94,7 @@ pub enum Refusal {
 impl Tokens {
     /// Verifies tokens with `client`, which must be allowed to create `TokenReviews`.
     pub fn new(client: Client) -> Self {
-        let state = State { verdicts: Verdicts::default(), asked: HashMap::new(), reachable: true };
+        let state = State { verdicts: Verdicts::default(), asked: HashMap::new(), outage: Outage::default() };
         Self(Arc::new(Inner {
             reviews: Api::all(client),
             turns: Semaphore::new(AT_ONCE),
@@ -163,24 +166,42 @@ impl State {
         self.asked.remove(hash);
         let reviewed = match reviewed {
             Ok(reviewed) => {
-                if !self.reachable {
-                    tracing::info!("waiters' tokens can be verified again");
-                }
-                self.reachable = true;
+                self.outage.over();
                 reviewed
             }
             Err(error) => {
-                if self.reachable {
-                    tracing::warn!(
-                        error,
-                        "waiters' tokens can't be verified; those that were before go on, others are told to come again"
-                    );
-                }
-                self.reachable = false;
+                self.outage.goes_on(&error);
                 Reviewed::Unreachable
             }
         };
         self.verdicts.learn(hash, reviewed, Instant::now())
+    }
+}
+
+/// One line when it begins, one a minute while it lasts, and one when it is over, however many tokens
+/// it is about.
+#[derive(Default)]
+struct Outage {
+    told: Option<Instant>,
+    lasts: bool,
+}
+
+impl Outage {
+    fn goes_on(&mut self, error: &str) {
+        if self.told.is_some_and(|told| told.elapsed() < OUTAGE_TOLD) {
+            return;
+        }
+        tracing::warn!(
+            error,
+            "waiters' tokens can't be verified; those that were before go on, others are told to come again"
+        );
+        *self = Self { told: Some(Instant::now()), lasts: true };
+    }
+
+    fn over(&mut self) {
+        if std::mem::take(&mut self.lasts) {
+            tracing::info!("waiters' tokens can be verified again");
+        }
     }
 }
 

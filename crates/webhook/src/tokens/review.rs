@@ -13,7 +13,7 @@ use super::verdicts::Reviewed;
 use super::{Caller, Refusal};
 
 /// Longest token that is looked at, in bytes. Those of Pods have some 1.5 KB.
-const LONGEST: usize = 8 * 1024;
+const LONGEST: usize = 4 * 1024;
 
 /// Most that is repeated of the API server's words, in characters.
 const WORDS: usize = 300;

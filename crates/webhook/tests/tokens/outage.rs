@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use migrations_protocol::Verdict;
 use migrations_testkit::builders::pod;
 use migrations_testkit::cluster::ControlPlane;
 use migrations_webhook::tokens::{Refusal, Tokens};
@@ -18,13 +19,16 @@ async fn recorded_answers_flow_to_known_tokens_and_others_come_again() {
     let webhook = Webhook::start().await;
     let known = webhook.pod("known").await;
     let known = webhook.token(&json!({}), Some(&known)).await;
-    assert_eq!(webhook.answer(&known).await.reason, "Pending");
+    let waiting = webhook.answer(&known, None).await;
+    assert_eq!(waiting.reason, "Pending");
+    webhook.done("shop:2", &[]).await;
+    assert_eq!(webhook.answer(&known, Some(&waiting.version)).await.verdict, Verdict::Released);
 
     for (name, road) in [("while-down", Road::Closed), ("while-silent", Road::Silent)] {
         let pod = webhook.pod(name).await;
         let unknown = webhook.token(&json!({}), Some(&pod)).await;
         webhook.api.set(road);
-        assert_eq!(webhook.answer(&known).await.reason, "Pending");
+        assert_eq!(webhook.answer(&known, None).await.verdict, Verdict::Released);
         let (status, body) = webhook.ask(&unknown).await;
         assert_eq!(status, 503, "{road:?}: {body}");
         assert!(body.contains("ask again"), "{body}");
@@ -55,7 +59,7 @@ async fn while_the_database_hangs_nobody_is_refused_for_it() {
     // Signed as the API server does, and of an account that has to be looked for.
     let key = plane.kubeconfig().with_file_name("tls.key");
     let strange = resigned(&bound[0], &key, |claims| {
-        claims["kubernetes.io"]["serviceaccount"]["name"] = json!("ghost")
+        claims["kubernetes.io"]["serviceaccount"]["name"] = json!("ghost");
     });
 
     let database = Database::of(&plane);

@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
-use migrations_api::Migrator;
 use migrations_protocol::{TOKEN_AUDIENCE, Verdict};
 use migrations_testkit::cluster::ControlPlane;
 use serde_json::json;
@@ -18,17 +17,36 @@ async fn a_pods_own_token_is_answered_and_its_uid_may_release_it() {
     let (pod, other) = (webhook.pod("shop").await, webhook.pod("other").await);
     let own = webhook.token(&json!({}), Some(&pod)).await;
     let others = webhook.token(&json!({}), Some(&other)).await;
-    assert_eq!(webhook.answer(&own).await.reason, "Pending");
+    let seen = webhook.answer(&own, None).await;
+    assert_eq!(seen.reason, "Pending");
 
-    let done = json!({"status": {"done": [
-        {"key": "lead:1", "image": "lead:1", "how": "Succeeded", "revisions": [pod.uid()]},
-    ]}});
-    let migrators = webhook.namespace.api::<Migrator>();
-    migrators.patch_status("shop", &PatchParams::default(), &Patch::Merge(done)).await.unwrap();
-    while webhook.answer(&own).await.verdict != Verdict::Released {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(webhook.answer(&others).await.verdict, Verdict::Wait);
+    let held = webhook.answer(&own, Some(&seen.version));
+    let uid = pod.uid().unwrap();
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        webhook.done("lead:1", &[&uid]).await;
+    };
+    let (answer, ()) = tokio::join!(held, release);
+    assert_eq!(answer.verdict, Verdict::Released);
+    assert_eq!(webhook.answer(&others, None).await.verdict, Verdict::Wait);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_replica_answers_and_pushes() {
+    let first = Webhook::start().await;
+    let second = first.another().await;
+    let pod = first.pod("shop").await;
+    let token = first.token(&json!({}), Some(&pod)).await;
+    let seen = first.answer(&token, None).await.version;
+    assert_eq!(second.answer(&token, None).await.version, seen);
+
+    let held = async { tokio::join!(first.answer(&token, Some(&seen)), second.answer(&token, Some(&seen))) };
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        first.done("shop:2", &[]).await;
+    };
+    let ((one, other), ()) = tokio::join!(held, release);
+    assert_eq!((one.verdict, other.verdict), (Verdict::Released, Verdict::Released));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +73,7 @@ async fn every_other_token_is_refused_and_told_why() {
     ];
 
     let expired = resigned(&own, &webhook.signing_key(), |claims| {
-        claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 3600)
+        claims["exp"] = json!(claims["iat"].as_u64().unwrap() - 3600);
     });
     refused.push(("expired", expired, 401, "service account token has expired"));
     // The way of signing is the API server's own: this one is good.

@@ -8,7 +8,7 @@ use migrations_testkit::builders::{migrator, pod};
 use migrations_testkit::cluster::ControlPlane;
 use serde_json::json;
 
-use crate::webhook::{arguments, ask, authority, free_ports, token, until_served};
+use crate::webhook::{arguments, ask, authority, free_ports, question, token, until_served};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_in_no_log() {
@@ -21,9 +21,9 @@ async fn tokens_are_in_no_log() {
     let podless = token(&namespace, &json!({}), None).await;
     let unknown = format!("{}c2VjcmV0", &good[..good.len() - 8]);
 
-    let [question, admission, probes] = free_ports().await;
+    let [port, admission, probes] = free_ports().await;
     let mut webhook = Command::new(env!("CARGO_BIN_EXE_migrations-webhook"))
-        .args(&arguments(question, admission, probes)[1..])
+        .args(&arguments(port, admission, probes)[1..])
         .env("KUBECONFIG", plane.kubeconfig())
         .env("LOG", "trace")
         .stdout(Stdio::piped())
@@ -34,11 +34,11 @@ async fn tokens_are_in_no_log() {
         let mut log = Vec::new();
         output.read_to_end(&mut log).map(|_| String::from_utf8_lossy(&log).into_owned())
     });
-    tokio::time::timeout(Duration::from_mins(1), until_served(question)).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), until_served(port)).await.unwrap();
     for (token, status) in
         [(&good, 200), (&podless, 403), (&unknown, 401), (&"e30.e30.secret".to_owned(), 401)]
     {
-        let (answered, body) = ask(plane, question, token, namespace.name()).await;
+        let (answered, body) = ask(plane, port, token, &question(namespace.name(), None)).await;
         assert_eq!(answered, status, "{body}");
         assert!(!body.contains(token.as_str()), "{body}");
     }

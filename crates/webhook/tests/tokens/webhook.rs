@@ -8,9 +8,10 @@ use clap::Parser;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config as ClientConfig, ResourceExt};
+use migrations_api::Migrator;
 use migrations_api::names::{OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
@@ -39,6 +40,17 @@ pub(crate) struct Webhook {
 impl Webhook {
     pub(crate) async fn start() -> Self {
         let plane = ControlPlane::shared().await;
+        let namespace = plane.namespace().await;
+        namespace.create(&migrator("shop").selecting("app", "shop")).await;
+        Self::serving(plane, namespace).await
+    }
+
+    /// Another replica, for the same namespace.
+    pub(crate) async fn another(&self) -> Self {
+        Self::serving(self.plane, self.namespace.clone()).await
+    }
+
+    async fn serving(plane: &'static ControlPlane, namespace: TestNamespace) -> Self {
         authority(plane).await;
         let mut config = client_config(plane).await;
         let api = Proxy::to(config.cluster_url.port_u16().unwrap()).await;
@@ -52,19 +64,24 @@ impl Webhook {
         let client = Client::try_from(config).unwrap();
         tokio::spawn(run_with(Config::parse_from(arguments), client, asked));
         until_served(question_port).await;
-        let namespace = plane.namespace().await;
-        namespace.create(&migrator("shop").selecting("app", "shop")).await;
         let webhook = Self { namespace, api, plane, question_port, _end: end };
         webhook.until_it_knows_the_migrator().await;
         webhook
     }
 
     async fn until_it_knows_the_migrator(&self) {
-        let pod = self.pod("first").await;
+        let pod = self.pod(&format!("probe-{}", self.question_port)).await;
         let token = self.token(&json!({}), Some(&pod)).await;
-        while self.answer(&token).await.reason == "NoMigrator" {
+        while self.answer(&token, None).await.reason == "NoMigrator" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Writes into the Migrator's status that this key is done for these revisions.
+    pub(crate) async fn done(&self, key: &str, revisions: &[&str]) {
+        let done = json!({"key": key, "image": key, "how": "Succeeded", "revisions": revisions});
+        let patch = Patch::Merge(json!({"status": {"done": [done]}}));
+        self.namespace.api::<Migrator>().patch_status("shop", &PatchParams::default(), &patch).await.unwrap();
     }
 
     pub(crate) async fn pod(&self, name: &str) -> Pod {
@@ -79,14 +96,19 @@ impl Webhook {
 
     /// Asks about the Migrator in the webhook's test namespace; what comes back is status and body.
     pub(crate) async fn ask(&self, token: &str) -> (u16, String) {
-        ask(self.plane, self.question_port, token, self.namespace.name()).await
+        ask(self.plane, self.question_port, token, &self.question(None)).await
     }
 
-    /// The answer to who is answered.
-    pub(crate) async fn answer(&self, token: &str) -> Answer {
-        let (status, body) = self.ask(token).await;
+    /// The answer to who is answered, and knows the answer `seen`.
+    pub(crate) async fn answer(&self, token: &str, seen: Option<&str>) -> Answer {
+        let question = self.question(seen);
+        let (status, body) = ask(self.plane, self.question_port, token, &question).await;
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
+    }
+
+    fn question(&self, seen: Option<&str>) -> Value {
+        question(self.namespace.name(), seen)
     }
 
     /// Where the control plane keeps the key that it signs tokens with.
@@ -108,11 +130,17 @@ pub(crate) async fn token(namespace: &TestNamespace, changes: &Value, pod: Optio
     made.status.unwrap().token
 }
 
-/// Asks a webhook on loopback about Migrator `shop` of that namespace.
-pub(crate) async fn ask(plane: &ControlPlane, port: u16, token: &str, namespace: &str) -> (u16, String) {
+/// A question about Migrator `shop` of that namespace.
+pub(crate) fn question(namespace: &str, seen: Option<&str>) -> Value {
+    let container = json!({"name": "app", "image": "shop:2"});
+    json!({"namespace": namespace, "migrator": "shop", "containers": [container], "seen": seen})
+}
+
+/// Asks a webhook on loopback.
+pub(crate) async fn ask(plane: &ControlPlane, port: u16, token: &str, question: &Value) -> (u16, String) {
     let authority = authority(plane).await;
     let trusted = ureq::tls::Certificate::from_pem(authority.as_bytes()).unwrap();
-    let question = json!({"namespace": namespace, "migrator": "shop", "containers": [{"name": "app", "image": "shop:2"}]});
+    let question = question.to_string();
     let (url, token) = (format!("https://127.0.0.1:{port}{QUESTION_PATH}"), format!("Bearer {token}"));
     let asked = tokio::task::spawn_blocking(move || {
         let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
@@ -123,7 +151,7 @@ pub(crate) async fn ask(plane: &ControlPlane, port: u16, token: &str, namespace:
             .timeout_global(Some(Duration::from_mins(1)))
             .build()
             .into();
-        let mut response = agent.post(url).header("authorization", token).send(question.to_string()).unwrap();
+        let mut response = agent.post(url).header("authorization", token).send(question).unwrap();
         (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     });
     asked.await.unwrap()
