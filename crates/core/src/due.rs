@@ -159,11 +159,14 @@ pub fn attempt<'a>(
     }
     let failed = |record: &&RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
     let Some(record) = newest.filter(failed) else { return Attempt::Now { failures: 0 } };
-    if record.attempts > backoff_limit {
-        return Attempt::Never(record);
-    }
-    let at = record.finished.0.saturating_add(pause_after(record.attempts)).unwrap_or(Timestamp::MAX);
+    let Some(at) = next_attempt(record, backoff_limit) else { return Attempt::Never(record) };
     if now < at { Attempt::Later { at, record } } else { Attempt::Now { failures: record.attempts } }
+}
+
+/// When the attempt after a failed one may start; never, once the attempts are used up.
+pub(crate) fn next_attempt(failed: &RunRecord, backoff_limit: i32) -> Option<Timestamp> {
+    let at = || failed.finished.0.saturating_add(pause_after(failed.attempts)).unwrap_or(Timestamp::MAX);
+    (failed.attempts <= backoff_limit).then(at)
 }
 
 /// The pause after so many failures.

@@ -154,11 +154,12 @@ fn released_or_told(world: &World, pod: &PodFacts) -> bool {
         containers: admitted.containers,
         revision: admitted.revision,
         follower: false,
+        labels: pod.labels.clone(),
         seen: None,
     };
     let mut migrator = Migrator::new("shop", world.spec.clone());
     migrator.status = Some(world.status.clone());
-    let answer = answer(&question, Known::Migrator(&migrator));
+    let answer = answer(&question, &pod.uid, Known::Migrator(&migrator));
     let told = ["Superseded", "MigrationFailed", "ResultUnknown"];
     answer.verdict == Verdict::Released || told.contains(&answer.reason.as_str())
 }

@@ -1,5 +1,6 @@
 //! The waiter's command line: written by admission, read by the waiter, shown by `kubectl describe`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub struct Arguments {
     pub revision: Option<String>,
     /// Whether the Pod follows others: see [`Question::follower`].
     pub follower: bool,
+    /// The Pod's labels as they were admitted: see [`Question::labels`].
+    pub labels: BTreeMap<String, String>,
     /// Where to ask, in order: `host:port`, cluster IPs before names, so that no waiter depends on
     /// cluster DNS (contract §8).
     pub servers: Vec<String>,
@@ -45,6 +48,9 @@ pub enum ArgumentError {
     /// A container is not `name=image`.
     #[error("--container {0:?} is not NAME=IMAGE")]
     Container(String),
+    /// A label is not `name=value`.
+    #[error("--label {0:?} is not NAME=VALUE")]
+    Label(String),
 }
 
 impl Arguments {
@@ -54,7 +60,7 @@ Waits in a Pod, as an init container, until the migrations of the Pod's image ar
 Written into Pods by the migrations webhook; there is no need to run it by hand.
 
 Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE...
-                         [--revision UID/HASH] [--follower]
+                         [--revision UID/HASH] [--follower] [--label NAME=VALUE...]
                          --server HOST:PORT... --server-name NAME --files DIR
 
   --namespace NS          namespace of the Pod and of the Migrator
@@ -62,6 +68,7 @@ Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE..
   --container NAME=IMAGE  a container of the Pod with its image; once for each
   --revision UID/HASH     what the Pod was made from: its controller, and the hash of its template
   --follower              the Migrator's templateSelector leaves the Pod out
+  --label NAME=VALUE      a label of the Pod; once for each
   --server HOST:PORT      where to ask; tried in order
   --server-name NAME      the name in the server's certificate
   --files DIR             certificates to trust, the Pod's token and its annotations
@@ -75,6 +82,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         args.extend(self.containers.iter().map(|c| format!("--container={}={}", c.name, c.image)));
         args.extend(self.revision.iter().map(|revision| format!("--revision={revision}")));
         args.extend(self.follower.then(|| "--follower".to_owned()));
+        args.extend(self.labels.iter().map(|(name, value)| format!("--label={name}={value}")));
         args.extend(self.servers.iter().map(|server| format!("--server={server}")));
         args.push(format!("--server-name={}", self.server_name));
         args.push(format!("--files={}", self.files.display()));
@@ -88,7 +96,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         I::Item: Into<OsString>,
     {
         let (mut namespace, mut migrator, mut server_name, mut files) = (None, None, None, None);
-        let (mut revision, mut follower) = (None, false);
+        let (mut revision, mut follower, mut labels) = (None, false, BTreeMap::new());
         let (mut containers, mut servers) = (Vec::new(), Vec::new());
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(arg) = parser.next()? {
@@ -98,6 +106,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
                 Long("container") => containers.push(container(&parser.value()?.string()?)?),
                 Long("revision") => revision = Some(parser.value()?.string()?),
                 Long("follower") => follower = true,
+                Long("label") => labels.extend([label(&parser.value()?.string()?)?]),
                 Long("server") => servers.push(parser.value()?.string()?),
                 Long("server-name") => server_name = Some(parser.value()?.string()?),
                 Long("files") => files = Some(PathBuf::from(parser.value()?)),
@@ -114,6 +123,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             containers,
             revision,
             follower,
+            labels,
             servers,
             server_name: server_name.ok_or(ArgumentError::Missing("server-name"))?,
             files: files.ok_or(ArgumentError::Missing("files"))?,
@@ -128,8 +138,16 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             containers: self.containers.clone(),
             revision: self.revision.clone(),
             follower: self.follower,
+            labels: self.labels.clone(),
             seen,
         }
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), ArgumentError> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(ArgumentError::Label(text.to_owned())),
     }
 }
 
@@ -158,6 +176,7 @@ mod tests {
             files in "/[a-z/. ]{1,30}",
             revision in proptest::option::of("[a-f0-9-]{1,36}(/[a-z0-9-]{1,20})?"),
             follower: bool,
+            labels in proptest::collection::btree_map("[a-z./-]{1,20}", "[a-zA-Z0-9._-]{0,10}", 0..4),
         ) {
             let arguments = Arguments {
                 namespace,
@@ -165,6 +184,7 @@ mod tests {
                 containers: containers.into_iter().map(|(name, image)| Container { name, image }).collect(),
                 revision,
                 follower,
+                labels,
                 servers,
                 server_name: "webhook.operator.svc".to_owned(),
                 files: files.into(),
@@ -177,6 +197,7 @@ mod tests {
     #[case::nothing(&[], "--server is missing")]
     #[case::unknown_flag(&["--colour=red"], "invalid option '--colour'")]
     #[case::container_without_image(&["--container=app"], "is not NAME=IMAGE")]
+    #[case::label_without_value(&["--label=app"], "--label \"app\" is not NAME=VALUE")]
     #[case::help(&["--help"], "Usage:")]
     fn a_wrong_line_is_told_what_is_wrong(#[case] args: &[&str], #[case] said: &str) {
         let error = Arguments::parse(args).unwrap_err().to_string();

@@ -13,7 +13,7 @@ pub use question::{Answer, Container, Question, Verdict};
 /// Version of question and answer. Part of [`QUESTION_PATH`].
 pub const VERSION: u16 = 1;
 
-/// Path of the question, asked with POST and a JSON body.
+/// Path of the question, asked with POST, a JSON body, and the Pod's token as `Authorization: Bearer`.
 pub const QUESTION_PATH: &str = "/v1/question";
 
 /// How long a webhook holds a question whose answer is still what the waiter has seen, in seconds.

@@ -91,6 +91,11 @@ impl RecordingServer {
         self
     }
 
+    /// From now on a `TokenReview` of `token` has that status. Other tokens are no good.
+    pub fn know_token(&self, token: &str, status: Value) {
+        self.state().store.know(token, status);
+    }
+
     /// Adds a fault.
     pub fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);

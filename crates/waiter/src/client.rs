@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use migrations_protocol::{Answer, Arguments, CA_FILE, HOLD_SECONDS, MAX_BODY, QUESTION_PATH};
+use migrations_protocol::{Answer, Arguments, CA_FILE, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, TOKEN_FILE};
 use rustls::crypto::ring;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -40,16 +40,18 @@ impl Client {
         Self { arguments, open: None }
     }
 
-    /// Asks once, at one server after the other. The certificates are read each time: they are
-    /// renewed while we wait.
+    /// Asks once, at one server after the other. The certificates and the token are read each time:
+    /// they are renewed while we wait.
     pub(crate) fn ask(&mut self, seen: Option<String>) -> Result<Answer, Vec<Fault>> {
         let question = self.arguments.question(seen);
         let body = serde_json::to_vec(&question).map_err(|e| vec![Fault::new("question", e.to_string())])?;
         let bundle = fs::read(self.certificates()).map_err(|e| vec![self.bundle_fault(&e)])?;
+        let asked =
+            Asked { url: self.url(), authorization: self.authorization().map_err(|e| vec![e])?, body };
 
         let mut faults = Vec::new();
         if let Some(open) = self.open.take().filter(|open| open.bundle == bundle) {
-            match ask(&open.agent, &open.server, &self.arguments, &body) {
+            match ask(&open.agent, &open.server, &asked) {
                 Ok(answer) => {
                     self.open = Some(open);
                     return Ok(answer);
@@ -63,7 +65,7 @@ impl Client {
                 continue;
             }
             let agent = agent(server, trusted.clone());
-            match ask(&agent, server, &self.arguments, &body) {
+            match ask(&agent, server, &asked) {
                 Ok(answer) => {
                     self.open = Some(Open { bundle, server: server.clone(), agent });
                     return Ok(answer);
@@ -78,15 +80,38 @@ impl Client {
         Fault::new(self.certificates().display().to_string(), what.to_string())
     }
 
+    fn url(&self) -> String {
+        format!("https://{}{QUESTION_PATH}", self.arguments.server_name)
+    }
+
+    /// The Pod's token, as it is sent. The kubelet may not have written it yet.
+    fn authorization(&self) -> Result<String, Fault> {
+        let path = self.arguments.files.join(TOKEN_FILE);
+        let fault = |what: String| Fault::new(path.display().to_string(), what);
+        let token = fs::read_to_string(&path).map_err(|e| fault(e.to_string()))?;
+        match token.trim() {
+            "" => Err(fault("holds no token (yet)".to_owned())),
+            token => Ok(format!("Bearer {token}")),
+        }
+    }
+
     fn certificates(&self) -> PathBuf {
         self.arguments.files.join(CA_FILE)
     }
 }
 
-fn ask(agent: &Agent, server: &str, arguments: &Arguments, body: &[u8]) -> Result<Answer, Fault> {
+/// What every server is asked in one attempt.
+struct Asked {
+    url: String,
+    authorization: String,
+    body: Vec<u8>,
+}
+
+fn ask(agent: &Agent, server: &str, asked: &Asked) -> Result<Answer, Fault> {
     let fault = |error: Error| Fault::of(server, &error);
-    let url = format!("https://{}{QUESTION_PATH}", arguments.server_name);
-    let mut response = agent.post(url).content_type("application/json").send(body).map_err(fault)?;
+    let request = agent.post(&asked.url).content_type("application/json");
+    let request = request.header("authorization", &asked.authorization);
+    let mut response = request.send(&asked.body[..]).map_err(fault)?;
     let body = response.body_mut().with_config().limit(MAX_BODY as u64).read_to_vec().map_err(fault)?;
     if response.status() != 200 {
         let text = String::from_utf8_lossy(&body);

@@ -4,6 +4,7 @@
 
 mod server;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
@@ -13,7 +14,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrations_protocol::{Answer, Arguments, CA_FILE, Container, EXIT_TERMINATED, EXIT_USAGE, Verdict};
+use migrations_protocol::{
+    Answer, Arguments, CA_FILE, Container, EXIT_TERMINATED, EXIT_USAGE, TOKEN_FILE, Verdict,
+};
 use server::{Authority, Reply, Server};
 
 const SERVER_NAME: &str = "migrations-webhook.migrations-operator.svc";
@@ -30,12 +33,14 @@ impl Waiter {
     fn asking(servers: &[String], bundle: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(CA_FILE), bundle).unwrap();
+        fs::write(directory.path().join(TOKEN_FILE), "token-1\n").unwrap();
         let arguments = Arguments {
             namespace: "default".to_owned(),
             migrator: "shop".to_owned(),
             containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
             revision: None,
             follower: false,
+            labels: BTreeMap::new(),
             servers: servers.to_vec(),
             server_name: SERVER_NAME.to_owned(),
             files: directory.path().to_owned(),
@@ -62,6 +67,10 @@ impl Waiter {
 
     fn ca(&self) -> PathBuf {
         self.directory.path().join(CA_FILE)
+    }
+
+    fn token(&self) -> PathBuf {
+        self.directory.path().join(TOKEN_FILE)
     }
 
     fn said(&self) -> String {
@@ -227,6 +236,61 @@ fn a_bundle_that_is_not_there_yet_is_waited_for() {
     waiter.until_it_says("ca.crt: No such file");
     fs::write(waiter.ca(), authority.bundle()).unwrap();
     assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn the_pods_token_is_sent_and_read_again_at_each_attempt() {
+    let authority = Authority::new();
+    let (ask, asked) = mpsc::channel();
+    let asked = Mutex::new(asked);
+    let server = Server::start(&authority, SERVER_NAME, move |question| match question.seen.as_deref() {
+        None => answer(Verdict::Wait, "first"),
+        Some("first") => {
+            asked.lock().unwrap().recv().unwrap();
+            answer(Verdict::Wait, "second")
+        }
+        Some(_) => answer(Verdict::Released, "done"),
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("] first");
+    fs::write(waiter.token(), "token-2\n").unwrap();
+    ask.send(()).unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    assert_eq!(server.authorizations().first().unwrap(), "Bearer token-1");
+    assert_eq!(server.authorizations().last().unwrap(), "Bearer token-2");
+    assert!(!waiter.said().contains("token-"), "{}", waiter.said());
+}
+
+#[test]
+fn a_token_that_is_not_there_yet_is_waited_for() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], "");
+    fs::write(waiter.token(), "\n").unwrap();
+    fs::write(waiter.ca(), authority.bundle()).unwrap();
+    waiter.until_it_says("token: holds no token");
+    fs::remove_file(waiter.token()).unwrap();
+    waiter.until_it_says("token: No such file");
+    assert_eq!(server.questions(), 0);
+    fs::write(waiter.token(), "token-1").unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn a_token_that_is_refused_is_sent_again() {
+    let authority = Authority::new();
+    let replies = Mutex::new(vec![
+        answer(Verdict::Released, "all done"),
+        Reply::Raw("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\nlater"),
+        Reply::Raw("HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\n\r\nno Pod"),
+        Reply::Raw(
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer\r\ncontent-length: 7\r\n\r\nexpired",
+        ),
+    ]);
+    let server = Server::start(&authority, SERVER_NAME, move |_| replies.lock().unwrap().pop().unwrap());
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0), "{}", waiter.said());
+    assert!(waiter.said().contains("HTTP 401 Unauthorized expired"), "{}", waiter.said());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::follow;
 use crate::question::Questions;
 use crate::serving::serve_both;
 use crate::settings::InForce;
+use crate::tokens::Tokens;
 use crate::view::View;
 
 /// Why the webhook ended otherwise than asked to.
@@ -80,7 +81,8 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         serving.set(true);
         let (trigger, end) = Shutdown::by_hand();
         let admission = Admission { view: view.clone(), settings: settings.clone() };
-        let question = Questions { view: view.clone(), end: end.clone() };
+        let tokens = Tokens::new(client.clone());
+        let question = Questions { view: view.clone(), tokens, end: end.clone() };
         let served = serve_both(
             &certificate,
             &end,

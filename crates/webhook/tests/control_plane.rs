@@ -12,13 +12,14 @@ use std::time::Duration;
 use clap::Parser;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
 use migrations_process::shutdown::{Shutdown, Trigger};
-use migrations_protocol::{Answer, Arguments, QUESTION_PATH, Verdict};
+use migrations_protocol::{Answer, Arguments, QUESTION_PATH, TOKEN_AUDIENCE, Verdict};
 use migrations_testkit::builders::{Object, existing, migrator, pod};
 use migrations_testkit::cluster::{ControlPlane, TestNamespace};
 use migrations_webhook::config::Config;
@@ -109,17 +110,36 @@ impl Installed {
         }
     }
 
+    /// The token that the kubelet would bring into the Pod.
+    async fn token(&self, pod: &Pod) -> String {
+        let request: TokenRequest = from_json(json!({"metadata": {}, "spec": {
+            "audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.uid()},
+        }}));
+        let accounts: Api<ServiceAccount> = self.namespace.api();
+        let made = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
+        format!("Bearer {}", made.status.unwrap().token)
+    }
+
     /// Asks what the Pod's first waiter would ask.
     async fn ask(&self, pod: &Pod, seen: Option<String>) -> Answer {
         let arguments = Arguments::parse(waiters(pod)[0].args.clone().unwrap()).unwrap();
         assert_eq!(arguments.servers[0], self.address);
         let question = serde_json::to_vec(&arguments.question(seen)).unwrap();
+        let token = self.token(pod).await;
         let trusted = ureq::tls::Certificate::from_pem(self.authority.as_bytes()).unwrap();
         let url = format!("https://127.0.0.1:{}{QUESTION_PATH}", self.question_port);
         let body = tokio::task::spawn_blocking(move || {
             let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
             let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into();
-            agent.post(url).send(&question[..]).unwrap().body_mut().read_to_string().unwrap()
+            agent
+                .post(url)
+                .header("authorization", token)
+                .send(&question[..])
+                .unwrap()
+                .body_mut()
+                .read_to_string()
+                .unwrap()
         });
         serde_json::from_str(&body.await.unwrap()).unwrap()
     }
@@ -133,7 +153,10 @@ async fn allow(operator: &TestNamespace) {
     let (verbs, client) = (["list", "watch"], operator.client());
     let cluster_role: ClusterRole = from_json(json!({
         "metadata": {"name": name},
-        "rules": [{"apiGroups": [names::GROUP], "resources": ["migrators"], "verbs": verbs}],
+        "rules": [
+            {"apiGroups": [names::GROUP], "resources": ["migrators"], "verbs": verbs},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        ],
     }));
     let role: Role = from_json(json!({
         "metadata": {"name": name},

@@ -17,7 +17,7 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use migrations_process::shutdown::{Shutdown, Trigger};
-use migrations_protocol::{Answer, QUESTION_PATH};
+use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
 use migrations_webhook::config::Config;
 use migrations_webhook::{RunError, run_with};
 use serde_json::{Value, json};
@@ -72,6 +72,12 @@ impl ApiServer {
     fn answer(&self, request: &Request<Body>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         self.methods.lock().unwrap().push(request.method().clone());
         let plural = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        if plural == "tokenreviews" {
+            return Response::builder()
+                .status(201)
+                .body(Full::from(review().to_string()).boxed_unsync())
+                .unwrap();
+        }
         if request.uri().query().unwrap_or_default().contains("watch=true") {
             let mut changes = self.changes.subscribe();
             let end = async move { changes.changed().await.ok() };
@@ -95,6 +101,16 @@ impl ApiServer {
 
 fn status(code: u16) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "test", "reason": "Test", "code": code})
+}
+
+/// Every token is that of a Pod in namespace `default`.
+fn review() -> Value {
+    json!({"metadata": {}, "spec": {}, "status": {
+        "authenticated": true, "audiences": [TOKEN_AUDIENCE],
+        "user": {"username": "system:serviceaccount:default:default", "extra": {
+            "authentication.kubernetes.io/pod-name": ["shop-1"], "authentication.kubernetes.io/pod-uid": ["u-1"],
+        }},
+    }})
 }
 
 fn secret() -> Value {
@@ -169,7 +185,8 @@ impl Webhook {
         let (agent, url) = (agent.clone(), format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]));
         let question = json!({"namespace": "default", "migrator": migrator, "containers": [{"name": "app", "image": "a"}]});
         let body = tokio::task::spawn_blocking(move || {
-            agent.post(url).send(question.to_string())?.body_mut().read_to_string()
+            let asking = agent.post(url).header("authorization", "Bearer e30.e30.c2ln");
+            asking.send(question.to_string())?.body_mut().read_to_string()
         });
         Ok(serde_json::from_str(&body.await.unwrap()?).unwrap())
     }

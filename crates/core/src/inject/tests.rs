@@ -122,6 +122,16 @@ fn a_waiter_is_given_what_its_pod_was_made_from(#[case] changes: Value, #[case] 
 }
 
 #[rstest]
+#[case::all(json!({"metadata": {"labels": {"tier": ""}}}), json!({"app": "shop", "tier": ""}))]
+#[case::too_many(json!({"metadata": {"labels": {"tier": "x".repeat(8 * 1024)}}}), json!({}))]
+fn a_waiter_is_told_its_pods_labels(#[case] changes: Value, #[case] expected: Value) {
+    let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
+    let arguments: Vec<String> =
+        serde_json::from_value(after["spec"]["initContainers"][0]["args"].clone()).unwrap();
+    assert_eq!(json!(migrations_protocol::Arguments::parse(arguments).unwrap().labels), expected);
+}
+
+#[rstest]
 #[case::leads(json!({"matchLabels": {"app": "shop"}}), false)]
 #[case::follows(json!({"matchLabels": {"role": "leader"}}), true)]
 fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[case] follows: bool) {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
     KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SeccompProfile, SecurityContext,
@@ -24,6 +26,10 @@ pub(super) const CONTENT_VARIABLE: &str = "MIGRATIONS_WAITER_CONTENT";
 
 /// Who a waiter runs as where the Pod's containers don't say, or are root.
 const NOBODY: i64 = 65532;
+
+/// Most that a waiter is told of its Pod's labels, in bytes. One with more is told none: it waits also
+/// when no Migrator selects it any more.
+const LABELS: usize = 8 * 1024;
 
 /// What a Pod that waits is given.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +59,7 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
         containers: admitted(pod),
         revision: revision(pod.controller().as_ref(), &labels),
         follower: gate.template_selector.as_ref().is_some_and(|selector| !selector.matches(&labels)),
+        labels: if size(&labels) > LABELS { BTreeMap::new() } else { labels },
         servers: servers.clone(),
         server_name: server_name.clone(),
         files: MOUNT_PATH.into(),
@@ -77,6 +84,10 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
     container.env =
         Some(vec![EnvVar { name: CONTENT_VARIABLE.to_owned(), value: Some(content), value_from: None }]);
     container
+}
+
+fn size(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 /// The Pod's containers as they are admitted. One without an image is left out: other webhooks may

@@ -3,8 +3,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use migrations_protocol::{Answer, Question};
@@ -54,6 +54,7 @@ pub(crate) struct Server {
     address: String,
     questions: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -76,18 +77,21 @@ impl Server {
         let config = Arc::new(authority.server_config(name));
         let (questions, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (reply, count, accepted) = (Arc::new(reply), Arc::clone(&questions), Arc::clone(&connections));
+        let authorizations = Arc::<Mutex<Vec<String>>>::default();
+        let sent = Arc::clone(&authorizations);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 let (config, reply, count) = (Arc::clone(&config), Arc::clone(&reply), Arc::clone(&count));
+                let sent = Arc::clone(&sent);
                 thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
                     // An error is the client's leaving.
-                    let _ = serve(StreamOwned::new(connection, stream), &*reply, &count);
+                    let _ = serve(StreamOwned::new(connection, stream), &*reply, &count, &sent);
                 });
             }
         });
-        Self { address, questions, connections }
+        Self { address, questions, connections, authorizations }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -96,6 +100,11 @@ impl Server {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// What came with each question as `authorization`.
+    pub(crate) fn authorizations(&self) -> Vec<String> {
+        self.authorizations.lock().unwrap().clone()
     }
 
     pub(crate) fn questions(&self) -> usize {
@@ -107,6 +116,7 @@ fn serve(
     stream: StreamOwned<ServerConnection, TcpStream>,
     reply: &dyn Fn(Question) -> Reply,
     questions: &AtomicUsize,
+    authorizations: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -118,6 +128,11 @@ fn serve(
             }
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                authorizations.lock().unwrap().push(value.trim().to_owned());
             }
             if line == "\r\n" {
                 break;
