@@ -1,5 +1,6 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod api_server_outage;
 mod attempts;
 mod cron_job;
 mod failure;
@@ -14,6 +15,8 @@ mod restart;
 mod rollback;
 mod stateful_set;
 mod two_workloads;
+mod uninstall;
+mod webhook_rollout;
 
 use anyhow::Result;
 
@@ -51,6 +54,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "lock", run: lock::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
+        Scenario { name: "webhook-rollout", run: webhook_rollout::run },
+        Scenario { name: "api-server-outage", run: api_server_outage::run },
+        Scenario { name: "uninstall", run: uninstall::run },
         Scenario { name: "demo", run: demo },
     ]
 }
