@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use crate::environment::{Environment, Prepared};
 use crate::progress::seconds;
-use crate::{binaries, command, interrupt, runner, scenarios};
+use crate::{binaries, command, fuzzing, interrupt, runner, scenarios};
 
 /// Runs all checks.
 pub(crate) fn run() -> Result<()> {
@@ -44,6 +44,10 @@ fn checks(report: &mut Report) -> Result<()> {
             test.args(["--features", "control-plane"]).env("KUBEBUILDER_ASSETS", binaries::test_assets()?),
         )
     })?;
+    match fuzzing::missing() {
+        None => report.check("fuzzers", fuzzing::run)?,
+        Some(reason) => report.skip("fuzzers", reason),
+    }
     if command::succeeds(&mut cargo(&["deny", "--version"])) {
         report.check("cargo deny check", || {
             command::show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))

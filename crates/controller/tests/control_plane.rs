@@ -12,6 +12,7 @@ mod control_plane {
     pub(crate) mod shared;
     pub(crate) mod shop;
 
+    mod audit;
     mod bad_input;
     mod connect;
     mod due;

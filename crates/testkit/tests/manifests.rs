@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use migrations_api::names;
-use migrations_testkit::manifests::{manifest, manifests};
+use migrations_testkit::manifests::{manifest, manifests, port, sample};
 use serde_json::{Value, json};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -121,4 +121,49 @@ fn images_are_those_of_this_version() {
         images.extend(container["args"].as_array().into_iter().flatten().cloned());
     }
     assert_eq!(images, [format!("--waiter-image=ghcr.io/coderanger/migrations-waiter:{VERSION}")]);
+}
+
+/// The ports of a rule, as JSON: names and numbers.
+fn ports_of(rule: &Value) -> BTreeSet<String> {
+    rule["ports"].as_array().unwrap().iter().map(|port| port["port"].to_string()).collect()
+}
+
+#[test]
+fn nothing_reaches_the_operator_or_is_reached_by_it_but_by_the_ports_that_it_needs() {
+    let deny = manifest("NetworkPolicy", "default-deny");
+    assert_eq!(deny["spec"], json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
+    let mut open = BTreeSet::new();
+    for policy in manifests().iter().filter(|object| object["kind"] == "NetworkPolicy") {
+        for rule in policy["spec"]["ingress"].as_array().into_iter().flatten() {
+            open.extend(ports_of(rule));
+        }
+        for rule in policy["spec"]["egress"].as_array().into_iter().flatten() {
+            assert!(
+                ports_of(rule).iter().all(|port| port.parse::<u16>().is_ok()),
+                "an API server has no named ports: {rule}"
+            );
+        }
+    }
+    let mut named = BTreeSet::new();
+    for name in ["migrations-controller", "migrations-webhook"] {
+        let deployment = manifest("Deployment", name);
+        let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+        named.extend(ports.as_array().unwrap().iter().map(|port| port["name"].to_string()));
+    }
+    assert_eq!(open, named, "a port that is closed, or one that nobody has");
+    let webhook = manifest("NetworkPolicy", "migrations-webhook");
+    let deployment = manifest("Deployment", "migrations-webhook");
+    assert_eq!(webhook["spec"]["podSelector"], deployment["spec"]["selector"]);
+    assert!(webhook["spec"]["ingress"][0].get("from").is_none(), "API servers have no labels");
+}
+
+#[test]
+fn the_sample_for_application_namespaces_leads_to_the_questions() {
+    let policy = sample("network-policy.yaml").remove(0);
+    let rule = &policy["spec"]["egress"][0];
+    assert_eq!(ports_of(rule), [port("migrations-webhook", "questions").to_string()].into());
+    let namespace = &rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(namespace, names::OPERATOR_NAMESPACE);
+    let deployment = manifest("Deployment", "migrations-webhook");
+    assert_eq!(rule["to"][0]["podSelector"], deployment["spec"]["selector"]);
 }

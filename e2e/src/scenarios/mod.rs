@@ -1,5 +1,6 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod api_server_outage;
 mod attempts;
 mod cron_job;
 mod failure;
@@ -17,6 +18,8 @@ mod rollback;
 mod shapes;
 mod stateful_set;
 mod two_workloads;
+mod uninstall;
+mod webhook_rollout;
 
 use anyhow::Result;
 
@@ -57,6 +60,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "shapes", run: shapes::run },
         Scenario { name: "mesh", run: mesh::run },
         Scenario { name: "outage", run: outage::run },
+        Scenario { name: "webhook-rollout", run: webhook_rollout::run },
+        Scenario { name: "api-server-outage", run: api_server_outage::run },
+        Scenario { name: "uninstall", run: uninstall::run },
         Scenario { name: "demo", run: demo },
     ]
 }
