@@ -9,6 +9,7 @@ pub mod gate;
 pub mod gather;
 pub mod lease;
 pub mod locks;
+pub mod marks;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
@@ -30,6 +31,7 @@ use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
 use crate::lease::Election;
 use crate::locks::Locks;
+use crate::marks::Marks;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
@@ -121,6 +123,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
     let locks = Locks::new(client.clone(), &namespace);
     let lock_watch = LockWatch::default();
     let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
+    let marks = Marks { client: client.clone(), pods: pods.clone() };
     let keep_certificates = keep_certificates(client.clone(), namespace, publish);
 
     let context = Arc::new(Context {
@@ -165,6 +168,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         () = follow_locks => {}
         () = follow_runs => {}
         () = keeper.run() => {}
+        () = marks.run() => {}
         () = keep_certificates => {}
     }
 }

@@ -83,6 +83,8 @@ pub struct Settings {
     pub server_name: String,
     /// What a waiter requests, and its limit.
     pub resources: Resources,
+    /// How long a waiter waits at most, in seconds.
+    pub timeout: Option<u64>,
 }
 
 /// What is to become of a Pod.

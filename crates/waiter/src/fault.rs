@@ -15,11 +15,18 @@ pub(crate) struct Fault {
     pub(crate) what: String,
     /// Whether nothing at all came back: what a firewall looks like.
     pub(crate) silent: bool,
+    /// Whether the server did answer, though not with what was asked for.
+    pub(crate) answered: bool,
 }
 
 impl Fault {
     pub(crate) fn new(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), what: what.into(), silent: false }
+        Self { place: place.into(), what: what.into(), silent: false, answered: false }
+    }
+
+    /// What a server said instead of an answer.
+    pub(crate) fn answered(server: &str, what: String) -> Self {
+        Self { answered: true, ..Self::new(server, what) }
     }
 
     /// What a server's error means.
@@ -39,7 +46,7 @@ impl Fault {
             },
             other => other.to_string(),
         };
-        Self { place: server.to_owned(), what, silent }
+        Self { silent, ..Self::new(server, what) }
     }
 }
 

@@ -55,7 +55,12 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
     let probes = tokio::spawn(probes::serve(probes, readiness, Arc::new(Registry::default())));
 
     let (view, certificate) = (View::default(), Certificate::default());
-    let settings = InForce::new(&config.namespace, config.waiter_image.clone(), config.waiter_resources());
+    let settings = InForce::new(
+        &config.namespace,
+        config.waiter_image.clone(),
+        config.waiter_resources(),
+        config.waiter_timeout,
+    );
     let namespace = config.namespace.as_str();
     let milestones = [certified, synced, addressed].map(Milestone::new);
     let [certified, synced, addressed] = &milestones;

@@ -36,7 +36,7 @@ impl Shell {
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("migrations-operator", "waiter:1".to_owned(), resources);
+        let settings = InForce::new("migrations-operator", "waiter:1".to_owned(), resources, None);
         let (trigger, end) = Shutdown::by_hand();
         let admissions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let questions = TcpListener::bind("127.0.0.1:0").await.unwrap();
