@@ -12,6 +12,7 @@ pub(crate) mod playground;
 mod requests;
 mod restart;
 mod rollback;
+mod sandbox;
 mod stateful_set;
 mod two_workloads;
 
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "lock", run: lock::run },
         Scenario { name: "restart", run: restart::run },
         Scenario { name: "outage", run: outage::run },
+        Scenario { name: "sandbox", run: sandbox::run },
         Scenario { name: "demo", run: demo },
     ]
 }
