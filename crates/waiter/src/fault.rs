@@ -62,3 +62,38 @@ impl fmt::Display for Fault {
         write!(f, "{}: {}", self.place, self.what)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::never_reached(Error::Timeout(Timeout::Connect), "the connection timed out", true)]
+    #[case::given_up_by_the_kernel(Error::Io(ErrorKind::TimedOut.into()), "the connection timed out", true)]
+    #[case::reached_and_no_answer(Error::Timeout(Timeout::Global), "no answer in 25 s and some more", false)]
+    #[case::dns_is_late(Error::Timeout(Timeout::Resolve), "its name wasn't found in time", false)]
+    #[case::dns_says_no(Error::HostNotFound, "its name isn't known to the cluster's DNS", false)]
+    #[case::refused(Error::Io(ErrorKind::ConnectionRefused.into()), "connection refused", false)]
+    #[case::reset(Error::Io(ErrorKind::ConnectionReset.into()), "connection reset", false)]
+    #[case::untrusted(
+        Error::Io(io::Error::other(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::UnknownIssuer
+        ))),
+        "its certificate is not trusted",
+        false
+    )]
+    #[case::no_tls(
+        Error::Io(io::Error::other(rustls::Error::HandshakeNotComplete)),
+        "no TLS connection",
+        false
+    )]
+    fn a_fault_says_what_to_look_at(#[case] error: Error, #[case] what: &str, #[case] silent: bool) {
+        let fault = Fault::of("10.0.0.1:8443", &error);
+        assert!(fault.what.starts_with(what), "{fault}");
+        assert_eq!((fault.silent, fault.answered), (silent, false));
+    }
+}
