@@ -9,6 +9,7 @@ pub mod gate;
 pub mod gather;
 pub mod lease;
 pub mod locks;
+pub mod marks;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
@@ -31,6 +32,7 @@ use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
 use crate::lease::Election;
 use crate::locks::Locks;
+use crate::marks::Marks;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
@@ -116,6 +118,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
     let locks = Locks::new(client.clone(), &namespace);
     let lock_watch = LockWatch::default();
     let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
+    let marks = Marks { client: client.clone(), pods: pods.clone() };
     let certificates =
         CertificateKeeper::new(client.clone(), &namespace, Lifetimes::default(), migrators.clone(), publish);
 
@@ -161,6 +164,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         () = follow_locks => {}
         () = follow_runs => {}
         () = keeper.run() => {}
+        () = marks.run() => {}
         () = certificates.run() => {}
     }
 }

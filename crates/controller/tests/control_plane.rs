@@ -21,6 +21,7 @@ mod control_plane {
     mod identity;
     mod leader;
     mod locks;
+    mod marks;
     mod restarts;
     mod run;
     mod seen;

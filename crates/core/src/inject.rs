@@ -88,6 +88,8 @@ pub struct Settings {
     pub resources: Resources,
     /// What is done with a Pod that has to wait and can't carry a waiter.
     pub unsupported: UnsupportedPods,
+    /// How long a waiter waits at most, in seconds.
+    pub timeout: Option<u64>,
 }
 
 /// What is to become of a Pod.

@@ -28,9 +28,11 @@ pub struct Arguments {
     pub servers: Vec<String>,
     /// The name that the server's certificate must carry, however it was reached.
     pub server_name: String,
-    /// Directory with [`crate::CA_FILE`], [`crate::TOKEN_FILE`] and [`crate::ANNOTATIONS_FILE`]. The
-    /// kubelet renews them, so they are read again at each attempt.
+    /// Directory with [`crate::CA_FILE`], [`crate::TOKEN_FILE`], [`crate::ANNOTATIONS_FILE`] and
+    /// [`crate::UID_FILE`]. The kubelet renews them, so they are read again at each attempt.
     pub files: PathBuf,
+    /// How long to wait at most, in seconds: without end where it isn't said.
+    pub timeout: Option<u64>,
 }
 
 /// A command line that is no waiter's.
@@ -39,7 +41,7 @@ pub enum ArgumentError {
     /// The line asks for help.
     #[error("{}", Arguments::HELP)]
     Help,
-    /// A flag is unknown, lacks its value, or has one that isn't UTF-8.
+    /// A flag is unknown, lacks its value, or has one that can't be read.
     #[error("{0}; see --help")]
     Malformed(#[from] lexopt::Error),
     /// A flag is missing.
@@ -62,6 +64,7 @@ Written into Pods by the migrations webhook; there is no need to run it by hand.
 Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE...
                          [--revision UID/HASH] [--follower] [--label NAME=VALUE...]
                          --server HOST:PORT... --server-name NAME --files DIR
+                         [--timeout SECONDS]
 
   --namespace NS          namespace of the Pod and of the Migrator
   --migrator NAME         the Migrator to wait for
@@ -71,9 +74,11 @@ Usage: migrations-waiter --namespace NS --migrator NAME --container NAME=IMAGE..
   --label NAME=VALUE      a label of the Pod; once for each
   --server HOST:PORT      where to ask; tried in order
   --server-name NAME      the name in the server's certificate
-  --files DIR             certificates to trust, the Pod's token and its annotations
+  --files DIR             certificates to trust, the Pod's token, its annotations and its uid
+  --timeout SECONDS       give up after that time; off where it isn't given
 
-Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may pass never ends it.";
+Exit codes: 0 released, 64 wrong arguments, 75 waited for --timeout, 143 asked to end; 1 or 134 is a defect.
+A fault that may pass never ends it.";
 
     /// The command line, as an init container's `args`.
     pub fn to_args(&self) -> Vec<String> {
@@ -86,6 +91,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
         args.extend(self.servers.iter().map(|server| format!("--server={server}")));
         args.push(format!("--server-name={}", self.server_name));
         args.push(format!("--files={}", self.files.display()));
+        args.extend(self.timeout.map(|seconds| format!("--timeout={seconds}")));
         args
     }
 
@@ -97,6 +103,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
     {
         let (mut namespace, mut migrator, mut server_name, mut files) = (None, None, None, None);
         let (mut revision, mut follower, mut labels) = (None, false, BTreeMap::new());
+        let mut timeout = None;
         let (mut containers, mut servers) = (Vec::new(), Vec::new());
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(arg) = parser.next()? {
@@ -110,6 +117,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
                 Long("server") => servers.push(parser.value()?.string()?),
                 Long("server-name") => server_name = Some(parser.value()?.string()?),
                 Long("files") => files = Some(PathBuf::from(parser.value()?)),
+                Long("timeout") => timeout = Some(parser.value()?.parse()?),
                 Long("help") | Short('h') => return Err(ArgumentError::Help),
                 other => return Err(other.unexpected().into()),
             }
@@ -127,6 +135,7 @@ Exit codes: 0 released, 64 wrong arguments, 143 asked to end. A fault that may p
             servers,
             server_name: server_name.ok_or(ArgumentError::Missing("server-name"))?,
             files: files.ok_or(ArgumentError::Missing("files"))?,
+            timeout,
         })
     }
 
@@ -177,6 +186,7 @@ mod tests {
             revision in proptest::option::of("[a-f0-9-]{1,36}(/[a-z0-9-]{1,20})?"),
             follower: bool,
             labels in proptest::collection::btree_map("[a-z./-]{1,20}", "[a-zA-Z0-9._-]{0,10}", 0..4),
+            timeout: Option<u64>,
         ) {
             let arguments = Arguments {
                 namespace,
@@ -188,6 +198,7 @@ mod tests {
                 servers,
                 server_name: "webhook.operator.svc".to_owned(),
                 files: files.into(),
+                timeout,
             };
             prop_assert_eq!(Arguments::parse(arguments.to_args()).unwrap(), arguments);
         }
@@ -198,6 +209,7 @@ mod tests {
     #[case::unknown_flag(&["--colour=red"], "invalid option '--colour'")]
     #[case::container_without_image(&["--container=app"], "is not NAME=IMAGE")]
     #[case::label_without_value(&["--label=app"], "--label \"app\" is not NAME=VALUE")]
+    #[case::timeout_in_words(&["--timeout=soon"], "\"soon\"")]
     #[case::help(&["--help"], "Usage:")]
     fn a_wrong_line_is_told_what_is_wrong(#[case] args: &[&str], #[case] said: &str) {
         let error = Arguments::parse(args).unwrap_err().to_string();

@@ -30,6 +30,9 @@ pub const EXIT_RELEASED: u8 = 0;
 /// defect, or a Pod written by hand.
 pub const EXIT_USAGE: u8 = 64;
 
+/// Exit code of a waiter that has waited as long as its arguments allow.
+pub const EXIT_TIMEOUT: u8 = 75;
+
 /// Exit code of a waiter that was asked to end, by SIGTERM or SIGINT.
 pub const EXIT_TERMINATED: u8 = 143;
 
@@ -44,6 +47,17 @@ pub const TOKEN_FILE: &str = "token";
 
 /// File of a waiter's directory with its Pod's annotations, as the kubelet writes them.
 pub const ANNOTATIONS_FILE: &str = "annotations";
+
+/// File of a waiter's directory with its Pod's uid: what [`RELEASED_ANNOTATION`] has to say.
+pub const UID_FILE: &str = "uid";
+
+/// Annotation of a Pod: its own uid, once its waiters were released. They run again whenever the Pod's
+/// sandbox is lost, and then end without asking anyone (contract §8). Since it says which Pod, a copy
+/// of it on another (a template made from a live Pod, a backup) releases nothing.
+pub const RELEASED_ANNOTATION: &str = "migrations.coderanger.net/released";
+
+/// Annotation of a Pod: `"true"` ends its waiters without asking anyone.
+pub const NO_WAIT_ANNOTATION: &str = "migrations.coderanger.net/no-wait";
 
 /// Whom a waiter's token is meant for: nobody else takes it, and a token for others says nothing here.
 pub const TOKEN_AUDIENCE: &str = "migrations.coderanger.net";

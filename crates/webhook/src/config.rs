@@ -45,6 +45,10 @@ pub struct Config {
     #[arg(long, env = "UNSUPPORTED_PODS", default_value = "refuse", value_name = "WHAT")]
     pub unsupported_pods: Unsupported,
 
+    /// Seconds that a waiter waits at most, counted anew whenever its kubelet starts it again; without end unless set
+    #[arg(long, env = "WAITER_TIMEOUT", value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+    pub waiter_timeout: Option<u64>,
+
     /// Seconds to go on serving after SIGTERM, until no client is sent here any more
     #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 5, value_name = "SECONDS")]
     pub shutdown_delay: u64,

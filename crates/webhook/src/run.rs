@@ -61,6 +61,7 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         config.waiter_image.clone(),
         config.waiter_resources(),
         config.unsupported_pods.into(),
+        config.waiter_timeout,
     );
     let namespace = config.namespace.as_str();
     let milestones = [certified, synced, addressed].map(Milestone::new);

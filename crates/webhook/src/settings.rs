@@ -13,10 +13,16 @@ pub struct InForce(Arc<RwLock<Arc<Settings>>>);
 
 impl InForce {
     /// Settings of an operator in `namespace`, before its Service is known: waiters ask by name.
-    pub fn new(namespace: &str, image: String, resources: Resources, unsupported: UnsupportedPods) -> Self {
+    pub fn new(
+        namespace: &str,
+        image: String,
+        resources: Resources,
+        unsupported: UnsupportedPods,
+        timeout: Option<u64>,
+    ) -> Self {
         let server_name = format!("{}.{namespace}.svc", names::WEBHOOK_SERVICE);
         let servers = servers(&[], &server_name);
-        let settings = Settings { image, servers, server_name, resources, unsupported };
+        let settings = Settings { image, servers, server_name, resources, unsupported, timeout };
         Self(Arc::new(RwLock::new(Arc::new(settings))))
     }
 
@@ -56,7 +62,8 @@ mod tests {
     #[test]
     fn addresses_come_before_the_name() {
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("operator", "w:1".to_owned(), resources, UnsupportedPods::default());
+        let unsupported = UnsupportedPods::default();
+        let settings = InForce::new("operator", "w:1".to_owned(), resources, unsupported, None);
         let name = "migrations-webhook.operator.svc:8443";
         assert_eq!(settings.get().servers, [name]);
 

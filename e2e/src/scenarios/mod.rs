@@ -15,6 +15,7 @@ pub(crate) mod playground;
 mod requests;
 mod restart;
 mod rollback;
+mod sandbox;
 mod shapes;
 mod stateful_set;
 mod two_workloads;
@@ -60,6 +61,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "shapes", run: shapes::run },
         Scenario { name: "mesh", run: mesh::run },
         Scenario { name: "outage", run: outage::run },
+        Scenario { name: "sandbox", run: sandbox::run },
         Scenario { name: "webhook-rollout", run: webhook_rollout::run },
         Scenario { name: "api-server-outage", run: api_server_outage::run },
         Scenario { name: "uninstall", run: uninstall::run },

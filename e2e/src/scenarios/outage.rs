@@ -54,7 +54,8 @@ fn entry_skips(playground: &Playground<'_>, image: &str) -> Result<()> {
     anyhow::bail!("no webhook entry lets Pods of {image} past")
 }
 
-fn scale_operator(environment: &Environment, replicas: u32) -> Result<()> {
+/// Has each of the operator's programs run so many times, or not at all.
+pub(super) fn scale_operator(environment: &Environment, replicas: u32) -> Result<()> {
     for name in ["migrations-controller", "migrations-webhook"] {
         let operator = || {
             let mut kubectl = environment.cluster().kubectl();

@@ -174,6 +174,7 @@ mod tests {
         pod("web")
             .label("app", "web")
             .annotation(migrations_api::names::NO_WAIT_ANNOTATION, "true")
+            .with(migrations_core::released::mark("pod-web"))
             .created("2026-01-01T00:00:00Z")
             .resource_version("7")
             .owned_by(&job("owner"))
@@ -215,6 +216,7 @@ mod tests {
         let slim: SlimPod = serde_json::from_value(pod.json()).unwrap();
         assert_eq!(slim.facts, PodFacts::from(&pod.build()));
         assert_eq!(slim.facts.admitted.is_some(), slim.facts.name == "web");
+        assert_eq!(slim.facts.released, slim.facts.name == "web");
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn settings() -> Settings {
         server_name: "migrations-webhook.migrations-operator.svc".to_owned(),
         resources: Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() },
         unsupported: UnsupportedPods::Refuse,
+        timeout: None,
     }
 }
 
@@ -139,6 +140,20 @@ fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[cas
     let after = admit(&shop_pod(&json!({})), &[Gate { template_selector: leaders, ..gate("shop", "shop") }]);
     let arguments = after["spec"]["initContainers"][0]["args"].as_array().unwrap();
     assert_eq!(arguments.iter().any(|it| it == "--follower"), follows);
+}
+
+#[rstest]
+#[case::without_end(None, None)]
+#[case::for_a_while(Some(600), Some("--timeout=600"))]
+fn a_waiter_is_told_how_long_to_wait(#[case] timeout: Option<u64>, #[case] expected: Option<&str>) {
+    let settings = Settings { timeout, ..settings() };
+    let Verdict::Inject(injection) =
+        decide(&shop_pod(&json!({})), "default", &[gate("shop", "shop")], &settings)
+    else {
+        panic!("not injected");
+    };
+    let arguments = injection.containers[0].args.clone().unwrap();
+    assert_eq!(arguments.iter().find(|it| it.starts_with("--timeout")).map(String::as_str), expected);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 use migrations_api::names;
 use migrations_protocol::{
     ANNOTATIONS_FILE, Arguments, CA_FILE, Container as Admitted, MOUNT_PATH, TOKEN_AUDIENCE, TOKEN_FILE,
+    UID_FILE,
 };
 
 use super::pod::Pod;
@@ -51,7 +52,7 @@ impl Injection {
 }
 
 fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Container {
-    let Settings { image, servers, server_name, resources, unsupported: _ } = settings;
+    let Settings { image, servers, server_name, resources, unsupported: _, timeout } = settings;
     let labels = pod.labels();
     let arguments = Arguments {
         namespace: namespace.to_owned(),
@@ -63,6 +64,7 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
         servers: servers.clone(),
         server_name: server_name.clone(),
         files: MOUNT_PATH.into(),
+        timeout: *timeout,
     };
     let mut container = Container {
         name: names::waiter_container(&gate.migrator),
@@ -136,19 +138,20 @@ fn volume() -> Volume {
         }]),
         optional: None,
     };
-    let annotations = DownwardAPIVolumeFile {
-        path: ANNOTATIONS_FILE.to_owned(),
+    let field = |file: &str, path: &str| DownwardAPIVolumeFile {
+        path: file.to_owned(),
         field_ref: Some(ObjectFieldSelector {
             api_version: Some("v1".to_owned()),
-            field_path: "metadata.annotations".to_owned(),
+            field_path: path.to_owned(),
         }),
         ..DownwardAPIVolumeFile::default()
     };
+    let fields = vec![field(ANNOTATIONS_FILE, "metadata.annotations"), field(UID_FILE, "metadata.uid")];
     let sources = vec![
         VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
         VolumeProjection { config_map: Some(bundle), ..VolumeProjection::default() },
         VolumeProjection {
-            downward_api: Some(DownwardAPIProjection { items: Some(vec![annotations]) }),
+            downward_api: Some(DownwardAPIProjection { items: Some(fields) }),
             ..VolumeProjection::default()
         },
     ];

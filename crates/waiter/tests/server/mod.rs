@@ -1,11 +1,14 @@
 //! A TLS server of a few lines, so that the waiter is tested against bytes and not against the
 //! webhook's own ideas of HTTP.
 
+#![allow(dead_code, reason = "each of those that include it uses a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use migrations_protocol::{Answer, Question};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -47,6 +50,10 @@ pub(crate) enum Reply {
     Answer(Answer),
     Json(&'static str),
     Raw(&'static str),
+    /// A status without a body, on a connection that stays.
+    Http(&'static str),
+    /// The start of an answer, and then a byte now and then.
+    Trickle,
 }
 
 /// A server that runs until the test ends.
@@ -86,6 +93,7 @@ impl Server {
                 let sent = Arc::clone(&sent);
                 thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
+                    stream.set_nodelay(true).unwrap();
                     // An error is the client's leaving.
                     let _ = serve(StreamOwned::new(connection, stream), &*reply, &count, &sent);
                 });
@@ -145,6 +153,15 @@ fn serve(
         match reply(serde_json::from_slice(&body).unwrap()) {
             Reply::Answer(answer) => write(stream, &serde_json::to_string(&answer).unwrap())?,
             Reply::Json(body) => write(stream, body)?,
+            Reply::Http(status) => write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")?,
+            Reply::Trickle => {
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")?;
+                loop {
+                    stream.write_all(b" ")?;
+                    stream.flush()?;
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
             Reply::Raw(text) => {
                 stream.write_all(text.as_bytes())?;
                 stream.conn.send_close_notify();
@@ -156,6 +173,8 @@ fn serve(
     }
 }
 
+/// In one piece, so that it leaves in one packet.
 fn write(stream: &mut impl Write, body: &str) -> std::io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes())
 }

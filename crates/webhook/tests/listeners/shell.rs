@@ -47,8 +47,9 @@ impl Shell {
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
+        let unsupported = UnsupportedPods::default();
         let settings =
-            InForce::new("migrations-operator", "waiter:1".to_owned(), resources, UnsupportedPods::default());
+            InForce::new("migrations-operator", "waiter:1".to_owned(), resources, unsupported, None);
         let (trigger, end) = Shutdown::by_hand();
         let api = RecordingServer::new();
         api.know_token(TOKEN, token_of("default"));
