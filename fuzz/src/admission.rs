@@ -5,7 +5,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::api::core::v1::Pod;
 use migrations_api::names;
-use migrations_core::inject::Resources;
+use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_protocol::Arguments;
 use migrations_webhook::admission::{ADMIT_PATH, Admission};
 use migrations_webhook::settings::InForce;
@@ -96,7 +96,10 @@ fn webhook() -> Admission {
     apply("unreadable", json!({ "selector": "shop" }), json!({}));
 
     let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-    Admission { view, settings: InForce::new(names::OPERATOR_NAMESPACE, "waiter:1".to_owned(), resources) }
+    let unsupported = UnsupportedPods::default();
+    let settings =
+        InForce::new(names::OPERATOR_NAMESPACE, "waiter:1".to_owned(), resources, unsupported, None);
+    Admission { view, settings }
 }
 
 fn admit(body: Vec<u8>) -> (StatusCode, Bytes) {

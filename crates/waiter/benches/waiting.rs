@@ -15,6 +15,7 @@
 #[path = "../tests/server/mod.rs"]
 mod server;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrations_protocol::{Answer, Arguments, CA_FILE, Container, HOLD_SECONDS, Verdict};
+use migrations_protocol::{Answer, Arguments, CA_FILE, Container, HOLD_SECONDS, TOKEN_FILE, Verdict};
 use server::{Authority, Reply, Server};
 
 const SERVER_NAME: &str = "migrations-webhook.migrations-operator.svc";
@@ -64,6 +65,7 @@ impl Bench {
         let authority = Authority::new();
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(CA_FILE), authority.bundle()).unwrap();
+        fs::write(directory.path().join(TOKEN_FILE), "token").unwrap();
         let (ask, asked) = mpsc::channel();
         let (release, released) = mpsc::channel();
         let released = Arc::new(Mutex::new(released));
@@ -95,6 +97,7 @@ impl Bench {
             containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
             revision: Some("6b4e-6d4c/5f6b".to_owned()),
             follower: false,
+            labels: BTreeMap::new(),
             servers: vec![self.address.clone()],
             server_name: SERVER_NAME.to_owned(),
             files: self.directory.path().to_owned(),

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
     KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SeccompProfile, SecurityContext,
