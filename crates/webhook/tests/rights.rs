@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use clap::Parser;
@@ -15,7 +16,7 @@ use migrations_testkit::cluster::ControlPlane;
 use migrations_webhook::config::Config;
 use migrations_webhook::run_with;
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 const WEBHOOK: &str = "migrations-webhook";
 
@@ -23,7 +24,7 @@ const WEBHOOK: &str = "migrations-webhook";
 async fn the_webhook_is_refused_nothing_and_uses_each_of_its_rights() {
     let plane = ControlPlane::start_audited().await;
     plane.install_account(WEBHOOK).await;
-    let [admission, question, probe] = free_ports().await;
+    let [admission, question, probe] = free_ports();
     plane.expose(names::OPERATOR_NAMESPACE, names::WEBHOOK_SERVICE, 443, admission).await;
     certificate(&plane).await;
     let config = Config::parse_from([
@@ -59,10 +60,8 @@ async fn certificate(plane: &ControlPlane) {
     secrets.create(&PostParams::default(), &secret).await.unwrap();
 }
 
-async fn free_ports() -> [u16; 3] {
-    let mut ports = [0; 3];
-    for port in &mut ports {
-        *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    }
-    ports
+/// All are held until the last is known.
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
