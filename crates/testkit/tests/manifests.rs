@@ -17,7 +17,8 @@ fn named(kind: &str) -> BTreeSet<String> {
 
 fn configurations() -> BTreeSet<String> {
     let entries = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
-    entries.chain([names::REQUIRED_CONFIGURATION.to_owned()]).collect()
+    let others = [names::REQUIRED_CONFIGURATION, names::PROBE_CONFIGURATION];
+    entries.chain(others.map(str::to_owned)).collect()
 }
 
 /// The rule of a role for a resource.

@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client, ResourceExt};
 use migrations_api::names;
-use migrations_core::entries::{Entry, differ, name_of, speaks_of};
+use migrations_core::entries::{Entry, differ, name_of, refusal as words, speaks_of};
 use serde_json::{Value, json};
 
 /// What is desired of a configuration.
@@ -101,7 +101,7 @@ impl Configurations {
                 Ok(()) => accepted.append(&mut part),
                 Err(kube::Error::Api(refusal)) if refusal.code == 422 => match part.as_slice() {
                     [] => return Err(refusal.message),
-                    [one] => drop(refused.insert(name_of(one).to_owned(), refusal.message)),
+                    [one] => drop(refused.insert(name_of(one).to_owned(), words(&refusal.message))),
                     _ => {
                         let second = part.split_off(part.len() / 2);
                         parts.extend([second, part]);

@@ -60,10 +60,10 @@ impl Named {
     /// Whether a view may answer for this Migrator: one that has `seen` the version which the entry
     /// was written for. If that doesn't know the Migrator, it is gone. Where versions can't be
     /// compared, a view may that knows it.
-    pub fn is_seen(&self, known: bool, seen: Option<u64>) -> bool {
+    pub fn is_seen(&self, known: impl FnOnce() -> bool, seen: Option<u64>) -> bool {
         match (self.version, seen) {
             (Some(written), Some(seen)) => seen >= written,
-            (None, _) | (_, None) => known,
+            (None, _) | (_, None) => known(),
         }
     }
 }
@@ -128,6 +128,6 @@ mod tests {
         #[case] seen: Option<u64>,
         #[case] answers: bool,
     ) {
-        assert_eq!(named("7d1f", version).is_seen(known, seen), answers);
+        assert_eq!(named("7d1f", version).is_seen(|| known, seen), answers);
     }
 }

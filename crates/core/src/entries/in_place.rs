@@ -12,6 +12,10 @@ use super::{Caller, Entry, Named, name_of, path};
 /// it back.
 const COMPARE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(16));
 
+/// How much of a refusal is told from its start and from its end, in characters.
+const HEAD: usize = 300;
+const TAIL: usize = 700;
+
 /// When to compare again, after that many corrections in a row.
 pub fn compare_after(corrections: u32) -> Duration {
     let (shortest, longest) = COMPARE;
@@ -26,6 +30,18 @@ pub fn differ(in_place: &[Value], settled: &[Value]) -> bool {
 /// Whether an entry in place is for one of these Migrators.
 pub fn speaks_of(entry: &Value, uids: &BTreeSet<String>) -> bool {
     callers(entry).migrators().iter().any(|named| uids.contains(&named.uid))
+}
+
+/// The API server's refusal of an entry, short enough for a condition: it quotes what it refuses, and
+/// says why at the end.
+pub fn refusal(message: &str) -> String {
+    let length = message.chars().count();
+    if length <= HEAD + TAIL {
+        return message.to_owned();
+    }
+    let head: String = message.chars().take(HEAD).collect();
+    let tail: String = message.chars().skip(length - TAIL).collect();
+    format!("{head} ... {tail}")
 }
 
 impl Entry {

@@ -236,6 +236,13 @@ fn corrections_that_do_not_last_are_made_ever_more_seldom(#[case] corrections: u
     assert_eq!(compare_after(corrections), Duration::from_mins(minutes));
 }
 
+#[rstest]
+#[case::short("is invalid: é", "is invalid: é")]
+#[case::long(&format!("a{}é", "x".repeat(2000)), &format!("a{} ... {}é", "x".repeat(299), "x".repeat(699)))]
+fn a_long_refusal_keeps_both_ends(#[case] message: &str, #[case] told: &str) {
+    assert_eq!(refusal(message), told);
+}
+
 #[test]
 fn a_probe_is_asked_for_by_its_own_entry_alone() {
     let entry = probe::entry(&endpoint()).settled(&[]);
