@@ -13,9 +13,7 @@ use std::time::Duration;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::entries::{
-    Endpoint, Entry, Gated, compare_after, configurations, is_excluded,
-};
+use migrations_core::entries::{Endpoint, Entry, Gated, compare_after, configurations, is_excluded};
 use migrations_core::snapshot::{Gate, Requests};
 use migrations_core::validate::validate;
 use migrations_process::probes::Part;

@@ -139,10 +139,8 @@ fn shared_entry(namespace: &str, migrators: &[Gated<'_>], endpoint: &Endpoint) -
     let namespaces = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
     let objects = json!(in_order(&first.spec.selector));
     let body = webhook(&name, "", endpoint, &namespaces, &objects, &conditions::of_migrators(migrators));
-    let named = |gated: &Gated<'_>| Named {
-        uid: gated.uid.to_owned(),
-        version: gated.resource_version.parse().ok(),
-    };
+    let named =
+        |gated: &Gated<'_>| Named { uid: gated.uid.to_owned(), version: gated.resource_version.parse().ok() };
     Some(Entry { migrators: migrators.iter().map(named).collect(), body })
 }
 
@@ -154,8 +152,7 @@ fn required_entry(endpoint: &Endpoint) -> Entry {
         { "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded },
     ]});
     let name = format!("required.{}", names::GROUP);
-    let body =
-        webhook(&name, &required_path(), endpoint, &namespaces, &json!({}), &conditions::required());
+    let body = webhook(&name, &required_path(), endpoint, &namespaces, &json!({}), &conditions::required());
     Entry { migrators: Vec::new(), body }
 }
 

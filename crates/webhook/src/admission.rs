@@ -63,7 +63,8 @@ impl Admission {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = request.uri().path();
-        if !path.strip_prefix(names::ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if !path.strip_prefix(names::ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
             return text(StatusCode::NOT_FOUND, format!("admission reviews go to {}\n", names::ADMIT_PATH));
         }
         if request.method() != Method::POST {

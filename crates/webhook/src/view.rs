@@ -113,12 +113,7 @@ impl View {
 
     /// Waits until this view may answer for the Migrators that an entry names, but no longer than
     /// `patience`; else returns one that it may not answer for.
-    pub async fn catch_up(
-        &self,
-        namespace: &str,
-        named: &[Named],
-        patience: Duration,
-    ) -> Result<(), Named> {
+    pub async fn catch_up(&self, namespace: &str, named: &[Named], patience: Duration) -> Result<(), Named> {
         let behind = |seen: Option<u64>| {
             named.iter().find(|named| !named.is_seen(|| self.knows(namespace, &named.uid), seen))
         };

@@ -27,6 +27,8 @@ pub(super) async fn probe(client: &Client, namespace: &str) -> Result<(), Option
     match pods.create(&dry_run, &pod).await {
         Ok(_) => verdict(None, namespace),
         Err(kube::Error::Api(refusal)) => verdict(Some(&refusal.message), namespace),
-        Err(error) => Err(Some(format!("the API server can't be asked whether it reaches the webhook: {error}"))),
+        Err(error) => {
+            Err(Some(format!("the API server can't be asked whether it reaches the webhook: {error}")))
+        }
     }
 }

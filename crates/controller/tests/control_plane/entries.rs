@@ -34,7 +34,12 @@ fn path_of(entry: &MutatingWebhook) -> &str {
 }
 
 /// Waits until as many entries of Migrators are as asked for.
-async fn until_entries(client: Client, what: &str, count: usize, as_asked: impl Fn(&MutatingWebhook) -> bool) {
+async fn until_entries(
+    client: Client,
+    what: &str,
+    count: usize,
+    as_asked: impl Fn(&MutatingWebhook) -> bool,
+) {
     let api = Api::<MutatingWebhookConfiguration>::all(client);
     let found = |all: &[MutatingWebhookConfiguration]| {
         let entries = all.iter().flat_map(|it| it.webhooks.iter().flatten());
@@ -85,7 +90,8 @@ async fn a_way_that_is_closed_later_takes_no_entry_away() {
     assert_eq!(configuration_versions(plane.client()).await, before);
 
     shop.delete::<Migrator>("shop").await;
-    until_entries(plane.client(), "the entry to go with its Migrator", 0, |it| path_of(it).contains('.')).await;
+    until_entries(plane.client(), "the entry to go with its Migrator", 0, |it| path_of(it).contains('.'))
+        .await;
 }
 
 /// The API server compiles expressions; one this long it refuses.
@@ -181,9 +187,12 @@ async fn what_a_platform_excludes_stays_when_an_entry_is_written() {
     let patch = Patch::Merge(json!({ "webhooks": [entry] }));
     configurations.patch(&name, &PatchParams::default(), &patch).await.unwrap();
 
-    shop.patch::<Migrator>("shop", json!({ "metadata": { "annotations": {
+    shop.patch::<Migrator>(
+        "shop",
+        json!({ "metadata": { "annotations": {
         (names::DONE_ANNOTATION): "shop:v1",
-    } } }))
+    } } }),
+    )
     .await;
     until_entry_says(plane.client(), r#"in [\"shop:v1\"]"#).await;
     let (_, written) = of_migrators(plane.client()).await.remove(0);
