@@ -104,6 +104,24 @@ fn the_service_leads_to_the_webhooks_ports() {
 }
 
 #[test]
+fn the_component_for_the_nodes_network_fits_the_webhook() {
+    let text = include_str!("../../../manifests/host-network/kustomization.yaml");
+    let component: Value = serde_yaml_ng::from_str(text).unwrap();
+    let [patch] = component["patches"].as_array().unwrap().as_slice() else { panic!("{component}") };
+    assert_eq!(patch["target"], json!({ "kind": "Deployment", "name": names::WEBHOOK_SERVICE }));
+    let patch: json_patch::Patch = serde_yaml_ng::from_str(patch["patch"].as_str().unwrap()).unwrap();
+    let mut deployment = manifest("Deployment", names::WEBHOOK_SERVICE);
+    json_patch::patch(&mut deployment, &patch).unwrap();
+    let deployment: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(deployment).unwrap();
+    let spec = deployment.spec.unwrap();
+    let pod = spec.template.spec.unwrap();
+    assert_eq!((pod.host_network, pod.dns_policy.as_deref()), (Some(true), Some("ClusterFirstWithHostNet")));
+    let ports: Vec<_> = pod.containers[0].ports.iter().flatten().map(|port| port.container_port).collect();
+    assert!(ports.contains(&i32::from(names::ADMISSION_LISTEN_PORT)));
+    assert!(text.contains(&names::ADMISSION_LISTEN_PORT.to_string()));
+}
+
+#[test]
 fn everything_is_in_the_operators_namespace() {
     assert_eq!(named("Namespace"), [names::OPERATOR_NAMESPACE.to_owned()].into());
     for object in manifests() {

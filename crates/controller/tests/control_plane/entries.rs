@@ -6,12 +6,16 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use migrations_api::conditions::STALLED;
 use migrations_api::{DoneKey, How, Migrator, MigratorStatus, names};
+use migrations_core::snapshot::Policy;
 use migrations_testkit::builders::migrator;
 use migrations_testkit::cluster::{ControlPlane, until};
 use serde_json::json;
 
-use super::shop::{Shop, configuration_versions, configurations, until_entry_says, until_ready};
+use super::shop::{Controller, Shop, configuration_versions, configurations, until_entry_says, until_ready};
 use super::webhook;
+
+/// The controller's service account in the manifests.
+const CONTROLLER: &str = "migrations-controller";
 
 /// All entries but the probe's, with the names of their configurations.
 async fn entries(client: Client) -> Vec<(String, MutatingWebhook)> {
@@ -51,8 +55,12 @@ async fn until_entries(
 #[tokio::test(flavor = "multi_thread")]
 async fn no_entry_is_written_before_the_webhook_is_reached() {
     let plane = ControlPlane::start().await;
-    let shop = Shop::open_without_webhook(&plane).await;
-    let controller = shop.controller();
+    // With the shipped rights: nobody else may create the probe, say.
+    plane.install_account(CONTROLLER).await;
+    let operator = names::OPERATOR_NAMESPACE.to_owned();
+    let shop = Shop { operator, ..Shop::open_without_webhook(&plane).await };
+    let client = plane.client_as(&shop.operator, CONTROLLER);
+    let controller = Controller::start(client, &shop.operator, Policy::default());
     shop.create_migrator().await;
     let status = shop.until_reason("WebhookUnreachable").await;
     let message = &status.conditions.iter().find(|it| it.type_ == "Ready").unwrap().message;
