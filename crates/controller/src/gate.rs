@@ -87,8 +87,9 @@ struct Round {
     gated: Vec<Arc<Guarded>>,
     /// States that are known before entries are written.
     states: States,
-    /// Uids of those that can't be read: their Pods stay as they are, held if they were.
-    undecodable: BTreeSet<String>,
+    /// Uids of those that can't be read, or whose waiters can't be told whom to trust: their Pods stay as
+    /// they are, held if they were.
+    staying: BTreeSet<String>,
     /// All has worked so far.
     well: bool,
 }
@@ -176,7 +177,7 @@ impl GateKeeper {
             let (uid, namespace) =
                 (guarded.uid().unwrap_or_default(), guarded.namespace().unwrap_or_default());
             let Ok(migrator) = &guarded.0 else {
-                round.undecodable.insert(uid);
+                round.staying.insert(uid);
                 continue;
             };
             if is_excluded(&namespace, &self.namespace) {
@@ -190,6 +191,7 @@ impl GateKeeper {
                 Ok(()) => round.gated.push(Arc::clone(guarded)),
                 Err(why) => {
                     round.states.extend([state(migrator, Gate::Pending(why))]);
+                    round.staying.insert(uid);
                     round.well = false;
                 }
             }
@@ -252,7 +254,7 @@ impl GateKeeper {
         }
         let entries = all.get(names::PROBE_CONFIGURATION).map(Vec::as_slice).unwrap_or_default();
         let none = BTreeSet::new();
-        let desired = Desired { entries, proven: true, undecodable: &none, moving: &none };
+        let desired = Desired { entries, proven: true, staying: &none, moving: &none };
         let put = configurations.put(names::PROBE_CONFIGURATION, &desired).await;
         let refused = put.and_then(|written| written.refused.into_values().next().map_or(Ok(()), Err));
         let outcome = match refused {
@@ -312,11 +314,11 @@ async fn put_all(
         let mut again = Vec::new();
         for name in left {
             let entries = all.get(name).map(Vec::as_slice).unwrap_or_default();
-            let moving = home.iter().filter(|(_, home)| **home != name && !in_order.contains(*home));
-            let moving: BTreeSet<_> = moving.map(|(uid, _)| (*uid).to_owned()).collect();
-            let desired = Desired { entries, proven, undecodable: &round.undecodable, moving: &moving };
             let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((entries, proven));
             if !memory.is_in_order(name, hash) {
+                let moving = home.iter().filter(|(_, home)| **home != name && !in_order.contains(*home));
+                let moving: BTreeSet<_> = moving.map(|(uid, _)| (*uid).to_owned()).collect();
+                let desired = Desired { entries, proven, staying: &round.staying, moving: &moving };
                 match configurations.put(name, &desired).await {
                     Ok(written) => {
                         if written.moving {

@@ -122,7 +122,7 @@ fn shard(namespace: &str, selector: &str) -> usize {
 /// A selector as every other that says the same in another order.
 fn in_order(selector: &LabelSelector) -> LabelSelector {
     let mut selector = selector.clone();
-    for expressions in selector.match_expressions.iter_mut() {
+    if let Some(expressions) = &mut selector.match_expressions {
         for expression in expressions.iter_mut() {
             expression.values.iter_mut().for_each(|values| values.sort());
         }

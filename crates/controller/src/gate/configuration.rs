@@ -16,8 +16,9 @@ pub(super) struct Desired<'a> {
     pub(super) entries: &'a [Entry],
     /// Whether it is proven that the API server reaches the webhook.
     pub(super) proven: bool,
-    /// Uids of Migrators that can't be read. Their entries stay: their Pods are held if they were.
-    pub(super) undecodable: &'a BTreeSet<String>,
+    /// Uids of Migrators that can't be looked after now. Their entries stay: their Pods are held if they
+    /// were.
+    pub(super) staying: &'a BTreeSet<String>,
     /// Uids of Migrators whose entry is to be in another configuration, but isn't yet. The one here
     /// stays until it is.
     pub(super) moving: &'a BTreeSet<String>,
@@ -57,8 +58,7 @@ impl Configurations {
             all.filter_map(|entry| entry.unproven(&found)).collect()
         };
         let free = |entry: &&Value| !ours.iter().any(|other| name_of(other) == name_of(entry));
-        let stays =
-            |entry: &&Value| [desired.undecodable, desired.moving].iter().any(|it| speaks_of(entry, it));
+        let stays = |entry: &&Value| [desired.staying, desired.moving].iter().any(|it| speaks_of(entry, it));
         let others: Vec<_> = found.iter().filter(free).filter(stays).cloned().collect();
         let moving = others.iter().any(|entry| speaks_of(entry, desired.moving));
         let mut written = Written { moving, ..Written::default() };
