@@ -14,6 +14,7 @@
 mod controller;
 #[path = "load/crowd.rs"]
 mod crowd;
+#[allow(clippy::expect_used, reason = "of tests")]
 #[path = "../tests/control_plane/webhook.rs"]
 mod webhook;
 #[path = "load/writes.rs"]

@@ -27,7 +27,7 @@ struct Kept {
     server: RecordingServer,
     writer: Writer<Guarded>,
     readiness: Readiness,
-    _bundle: watch::Sender<Option<CaBundle>>,
+    _publish: watch::Sender<Option<CaBundle>>,
     gates: Gates,
 }
 
@@ -37,7 +37,9 @@ impl Kept {
         let server = RecordingServer::new();
         if shipped {
             let endpoint = Endpoint { namespace: "operator".to_owned(), ca_bundle: String::new() };
-            configurations([], &endpoint).keys().for_each(|name| empty(&server, name));
+            for name in configurations([], &endpoint).keys() {
+                empty(&server, name);
+            }
             let answer = format!("{ANSWERED}{}", probe::REACHED);
             server.fail(Fault::refuse_saying(Method::POST, "/pods", 403, &answer));
         }
@@ -45,7 +47,7 @@ impl Kept {
             certificates::ensure(&server.client(), "operator", jiff::Timestamp::UNIX_EPOCH).await.unwrap();
         let (migrators, writer) = reflector::store::<Guarded>();
         let (readiness, [in_place]) = Readiness::of(["gate"]);
-        let (_bundle, bundle) = watch::channel(Some(bundle));
+        let (publish, bundle) = watch::channel(Some(bundle));
         let gates = Gates::default();
         let keeper = GateKeeper {
             client: server.client(),
@@ -57,7 +59,7 @@ impl Kept {
             in_place,
         };
         tokio::spawn(keeper.run());
-        Self { server, writer, readiness, _bundle, gates }
+        Self { server, writer, readiness, _publish: publish, gates }
     }
 
     fn list(&mut self, migrators: Vec<Guarded>) {
@@ -144,7 +146,9 @@ async fn an_entry_stays_while_the_waiters_trust_cannot_be_written() {
     let of = |gates: &Gates| gates.of(&serde_json::from_value(shop.clone()).unwrap());
     assert_eq!(of(&kept.gates), Gate::InPlace);
     for method in [Method::GET, Method::PATCH] {
-        (0..100).for_each(|_| kept.server.fail(Fault::refuse(method.clone(), "configmaps", 500)));
+        for _ in 0..100 {
+            kept.server.fail(Fault::refuse(method.clone(), "configmaps", 500));
+        }
     }
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert!(matches!(of(&kept.gates), Gate::Pending(why) if why.contains("ConfigMap")));

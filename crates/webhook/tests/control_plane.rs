@@ -409,7 +409,7 @@ async fn a_replica_that_lags_waits_for_what_its_entry_was_written_for() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         webhook.namespace.create(&migrator("next").selecting("app", "shop")).await;
     };
-    let (created, _) = tokio::join!(created, next);
+    let (created, ()) = tokio::join!(created, next);
     // It was held until the view had moved on, and the view already knew the next one then.
     let names: Vec<_> = waiters(&created.unwrap()).into_iter().map(|it| it.name.clone()).collect();
     assert_eq!(names, ["migrate-wait-next", "migrate-wait-shop"]);

@@ -10,9 +10,9 @@ fn endpoint() -> Endpoint {
     Endpoint { namespace: "migrations-operator".to_owned(), ca_bundle: "Q0E=".to_owned() }
 }
 
-fn spec(more: Value) -> MigratorSpec {
+fn spec(more: &Value) -> MigratorSpec {
     let mut whole = json!({ "selector": { "matchLabels": { "app": "web" } } });
-    json_patch::merge(&mut whole, &more);
+    json_patch::merge(&mut whole, more);
     serde_json::from_value(whole).unwrap()
 }
 
@@ -29,7 +29,7 @@ struct One {
     open: bool,
 }
 
-fn one(uid: &'static str, more: Value, images: &[&str]) -> One {
+fn one(uid: &'static str, more: &Value, images: &[&str]) -> One {
     One { uid, spec: spec(more), status: done(images), open: false }
 }
 
@@ -62,7 +62,7 @@ fn skips(entry: &Value) -> Option<&str> {
 
 #[test]
 fn an_entry_asks_for_the_pods_that_its_migrator_selects() {
-    let migrator = one("7d1f", json!({ "container": "app" }), &["shop:v1", "it's \"odd\"\\"]);
+    let migrator = one("7d1f", &json!({ "container": "app" }), &["shop:v1", "it's \"odd\"\\"]);
     insta::assert_json_snapshot!(settled(&[migrator], "41", &[]));
 }
 
@@ -76,7 +76,7 @@ fn every_shipped_configuration_is_spoken_of() {
 
 #[test]
 fn an_open_gate_asks_for_nothing() {
-    assert!(entries(&[One { open: true, ..one("7d1f", json!({}), &[]) }], "1").is_empty());
+    assert!(entries(&[One { open: true, ..one("7d1f", &json!({}), &[]) }], "1").is_empty());
 }
 
 #[test]
@@ -91,24 +91,24 @@ fn equal_selectors_share_an_entry_whatever_their_order() {
         }
         json!({ "selector": { "matchExpressions": all } })
     };
-    let shared = [one("b", expressions(false), &[]), one("a", expressions(true), &[])];
+    let shared = [one("b", &expressions(false), &[]), one("a", &expressions(true), &[])];
     let entries = settled(&shared, "41", &[]);
     assert_eq!(entries.iter().map(path_of).collect::<Vec<_>>(), ["/admit/a.41/b.41"]);
     assert_eq!(name_of(&entries[0]), "a.migrations.coderanger.net");
 
-    let apart = [one("a", json!({}), &[]), one("b", expressions(false), &[])];
+    let apart = [one("a", &json!({}), &[]), one("b", &expressions(false), &[])];
     assert_eq!(settled(&apart, "41", &[]).len(), 2);
 }
 
 #[rstest]
-#[case::one(vec![one("a", json!({}), &["v1"])], Some(r#"["v1"]"#))]
-#[case::nothing_done(vec![one("a", json!({}), &[])], None)]
-#[case::what_both_have(vec![one("a", json!({}), &["v1", "v2"]), one("b", json!({}), &["v2", "v3"])], Some(r#"["v2"]"#))]
-#[case::nothing_common(vec![one("a", json!({}), &["v1"]), one("b", json!({}), &["v2"])], None)]
-#[case::one_of_them_has_none(vec![one("a", json!({}), &["v1"]), one("b", json!({}), &[])], None)]
-#[case::followers(vec![one("a", json!({ "templateSelector": { "matchLabels": { "role": "leader" } } }), &["v1"])], None)]
-#[case::rerun_on_template(vec![one("a", json!({ "rerunOn": "Template" }), &["v1"])], None)]
-#[case::one_by_template(vec![one("a", json!({}), &["v1"]), one("b", json!({ "rerunOn": "Template" }), &["v1"])], None)]
+#[case::one(vec![one("a", &json!({}), &["v1"])], Some(r#"["v1"]"#))]
+#[case::nothing_done(vec![one("a", &json!({}), &[])], None)]
+#[case::what_both_have(vec![one("a", &json!({}), &["v1", "v2"]), one("b", &json!({}), &["v2", "v3"])], Some(r#"["v2"]"#))]
+#[case::nothing_common(vec![one("a", &json!({}), &["v1"]), one("b", &json!({}), &["v2"])], None)]
+#[case::one_of_them_has_none(vec![one("a", &json!({}), &["v1"]), one("b", &json!({}), &[])], None)]
+#[case::followers(vec![one("a", &json!({ "templateSelector": { "matchLabels": { "role": "leader" } } }), &["v1"])], None)]
+#[case::rerun_on_template(vec![one("a", &json!({ "rerunOn": "Template" }), &["v1"])], None)]
+#[case::one_by_template(vec![one("a", &json!({}), &["v1"]), one("b", &json!({ "rerunOn": "Template" }), &["v1"])], None)]
 fn a_pod_is_skipped_only_if_every_migrator_would(#[case] sharing: Vec<One>, #[case] list: Option<&str>) {
     let entries = settled(&sharing, "41", &[]);
     assert_eq!(entries.len(), 1);
@@ -118,7 +118,7 @@ fn a_pod_is_skipped_only_if_every_migrator_would(#[case] sharing: Vec<One>, #[ca
 
 #[test]
 fn migrators_of_different_containers_are_asked_each_for_its_own() {
-    let sharing = [one("a", json!({ "container": "x" }), &["v1"]), one("b", json!({}), &["v2"])];
+    let sharing = [one("a", &json!({ "container": "x" }), &["v1"]), one("b", &json!({}), &["v2"])];
     let entries = settled(&sharing, "41", &[]);
     let expression = skips(&entries[0]).unwrap();
     let (first, second) = expression.split_once(" || ").unwrap();
@@ -132,16 +132,16 @@ fn those_who_share_an_entry_come_and_go_within_one_configuration() {
         let all = all_of(migrators, "41");
         all.into_iter().find(|(_, entries)| entries.iter().any(|it| !it.migrators.is_empty())).unwrap().0
     };
-    let alone = place(&[one("b", json!({}), &[])]);
-    assert_eq!(place(&[one("a", json!({}), &[]), one("b", json!({}), &[])]), alone);
+    let alone = place(&[one("b", &json!({}), &[])]);
+    assert_eq!(place(&[one("a", &json!({}), &[]), one("b", &json!({}), &[])]), alone);
 }
 
 #[test]
 fn the_version_in_a_path_stays_while_the_selector_does() {
-    let migrator = [one("7d1f", json!({}), &[])];
+    let migrator = [one("7d1f", &json!({}), &[])];
     let first = settled(&migrator, "41", &[]);
     assert_eq!(path_of(&settled(&migrator, "50", &first)[0]), "/admit/7d1f.41");
-    let changed = [one("7d1f", json!({ "selector": { "matchLabels": { "app": "api" } } }), &[])];
+    let changed = [one("7d1f", &json!({ "selector": { "matchLabels": { "app": "api" } } }), &[])];
     assert_eq!(path_of(&settled(&changed, "50", &first)[0]), "/admit/7d1f.50");
 }
 
@@ -149,7 +149,7 @@ fn the_version_in_a_path_stays_while_the_selector_does() {
 #[case::beyond_todays("30", "/admit/7d1f.30")]
 #[case::no_number("x", "/admit/7d1f")]
 fn a_version_that_cannot_be_the_first_is_replaced(#[case] today: &str, #[case] path: &str) {
-    let migrator = [one("7d1f", json!({}), &[])];
+    let migrator = [one("7d1f", &json!({}), &[])];
     let in_place = settled(&migrator, "41", &[]);
     assert_eq!(path_of(&settled(&migrator, today, &in_place)[0]), path);
 }
@@ -157,7 +157,7 @@ fn a_version_that_cannot_be_the_first_is_replaced(#[case] today: &str, #[case] p
 #[test]
 fn a_newer_version_alone_is_no_news() {
     let hash = |version| {
-        let entries = entries(&[one("7d1f", json!({}), &["v1"])], version);
+        let entries = entries(&[one("7d1f", &json!({}), &["v1"])], version);
         BuildHasherDefault::<DefaultHasher>::default().hash_one(entries)
     };
     assert_eq!(hash("41"), hash("50"));
@@ -165,7 +165,7 @@ fn a_newer_version_alone_is_no_news() {
 
 #[test]
 fn what_a_platform_excludes_stays_and_is_no_difference() {
-    let migrator = [one("7d1f", json!({}), &[])];
+    let migrator = [one("7d1f", &json!({}), &[])];
     let mut in_place = settled(&migrator, "41", &[]);
     let excluded = json!([{ "key": "control-plane", "operator": "DoesNotExist" }]);
     in_place[0]["namespaceSelector"]["matchExpressions"] = excluded.clone();
@@ -173,7 +173,7 @@ fn what_a_platform_excludes_stays_and_is_no_difference() {
     assert!(!differ(&in_place, &settled(&migrator, "50", &in_place)));
 
     // It stays through a write of ours.
-    let news = settled(&[one("7d1f", json!({}), &["v1"])], "50", &in_place);
+    let news = settled(&[one("7d1f", &json!({}), &["v1"])], "50", &in_place);
     assert!(differ(&in_place, &news));
     assert_eq!(news[0]["namespaceSelector"]["matchExpressions"], excluded);
 }
@@ -197,7 +197,7 @@ fn the_required_entry_keeps_its_own_exclusions_and_others() {
 #[case::more_conditions(json!({ "matchConditions": [] }))]
 #[case::trusts_another(json!({ "clientConfig": { "caBundle": "WA==" } }))]
 fn any_other_change_is_a_difference(#[case] change: Value) {
-    let migrator = [one("7d1f", json!({}), &[])];
+    let migrator = [one("7d1f", &json!({}), &[])];
     let mut in_place = settled(&migrator, "41", &[]);
     if change.is_null() {
         in_place.clear();
@@ -209,10 +209,10 @@ fn any_other_change_is_a_difference(#[case] change: Value) {
 
 #[test]
 fn unproven_only_what_is_there_stays_and_trusts_whom_it_trusts() {
-    let mut in_place = settled(&[one("b", json!({}), &[])], "41", &[]);
+    let mut in_place = settled(&[one("b", &json!({}), &[])], "41", &[]);
     in_place[0]["clientConfig"]["caBundle"] = json!("b2xk");
     // Another joins, and names the entry from now on.
-    let sharing = entries(&[one("a", json!({}), &[]), one("b", json!({}), &["v1"])], "50");
+    let sharing = entries(&[one("a", &json!({}), &[]), one("b", &json!({}), &["v1"])], "50");
     let unproven = sharing[0].unproven(&in_place).unwrap();
     assert_eq!(unproven["clientConfig"]["caBundle"], "b2xk");
     assert_eq!(path_of(&unproven), "/admit/a.50/b.41");
@@ -222,7 +222,7 @@ fn unproven_only_what_is_there_stays_and_trusts_whom_it_trusts() {
 
 #[test]
 fn an_entry_is_found_by_the_migrators_in_its_path() {
-    let entry = &settled(&[one("a", json!({}), &[]), one("b", json!({}), &[])], "41", &[])[0];
+    let entry = &settled(&[one("a", &json!({}), &[]), one("b", &json!({}), &[])], "41", &[])[0];
     let uids = |uid: &str| BTreeSet::from([uid.to_owned()]);
     assert!(speaks_of(entry, &uids("b")) && !speaks_of(entry, &uids("c")));
 }
