@@ -4,6 +4,7 @@
 //!
 //! A Pod stays raw JSON, so that fields this build doesn't know survive.
 
+mod gates;
 mod patch;
 mod pod;
 mod resources;
@@ -16,6 +17,7 @@ use crate::selector::Selector;
 use crate::snapshot::Requests;
 use pod::Pod;
 
+pub use gates::Gates;
 pub use patch::patch;
 pub use resources::{QuantityError, Resources, quantity};
 pub use waiter::Injection;
