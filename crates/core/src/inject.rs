@@ -4,6 +4,7 @@
 //!
 //! A Pod stays raw JSON, so that fields this build doesn't know survive.
 
+mod gates;
 mod mesh;
 mod patch;
 mod platform;
@@ -18,6 +19,7 @@ use crate::selector::Selector;
 use crate::snapshot::Requests;
 use pod::Pod;
 
+pub use gates::Gates;
 pub use patch::patch;
 pub use platform::{Unsupported, UnsupportedPods};
 pub use resources::{QuantityError, Resources, quantity};

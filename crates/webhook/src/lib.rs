@@ -6,6 +6,7 @@ pub mod admission;
 pub mod config;
 mod follow;
 pub mod question;
+mod review;
 mod run;
 pub mod serving;
 pub mod settings;
@@ -13,3 +14,8 @@ pub mod tokens;
 pub mod view;
 
 pub use run::{RunError, run, run_with};
+
+/// Requests make and drop hundreds of small values; musl's allocator, which static programs come
+/// with, takes memory from the system and gives it back for many of them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

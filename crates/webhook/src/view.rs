@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use migrations_api::Migrator;
 use migrations_core::answer::{self, GONE_FOR_GOOD};
 use migrations_core::entries::Named;
-use migrations_core::inject::Gate;
+use migrations_core::inject::{Gate, Gates};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -94,21 +94,34 @@ pub struct View {
 #[derive(Debug)]
 struct Known {
     namespaces: Namespaces,
+    /// Gates of namespaces that have been asked for since they last changed.
+    gates: HashMap<String, Arc<Gates>>,
     swept: Instant,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { namespaces: Namespaces::new(), swept: Instant::now() }
+        Self { namespaces: Namespaces::new(), gates: HashMap::new(), swept: Instant::now() }
     }
 }
 
 impl View {
     /// The gates of a namespace, in the order of the Migrators' names.
-    pub fn gates(&self, namespace: &str) -> Vec<Arc<Gate>> {
-        let known = self.read();
-        let entries = known.namespaces.get(namespace).into_iter().flatten();
-        entries.filter_map(|(_, entry)| entry.borrow().gate()).collect()
+    pub fn gates(&self, namespace: &str) -> Arc<Gates> {
+        {
+            let known = self.read();
+            if let Some(gates) = known.gates.get(namespace) {
+                return Arc::clone(gates);
+            }
+            if !known.namespaces.contains_key(namespace) {
+                return Arc::default();
+            }
+        }
+        let mut known = self.write();
+        let entries = known.namespaces.get(namespace).into_iter().flatten().map(|(_, entry)| entry);
+        let gates: Arc<Gates> = Arc::new(entries.filter_map(|entry| entry.borrow().gate()).collect());
+        known.gates.insert(namespace.to_owned(), Arc::clone(&gates));
+        gates
     }
 
     /// Waits until this view may answer for the Migrators that an entry names, but no longer than
@@ -178,7 +191,8 @@ impl View {
 
     /// A Migrator is gone.
     pub fn remove(&self, (namespace, name): &Key) {
-        let known = self.read();
+        let mut known = self.write();
+        known.gates.remove(namespace);
         if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
             entry.send_replace(Entry::absent());
         }
@@ -186,7 +200,8 @@ impl View {
 
     /// All Migrators but these are gone.
     pub fn retain(&self, keys: &HashSet<Key>) {
-        let known = self.read();
+        let mut known = self.write();
+        known.gates.clear();
         for (namespace, entries) in &known.namespaces {
             for (name, entry) in entries {
                 let listed = keys.contains(&(namespace.clone(), name.clone()));
@@ -210,6 +225,7 @@ impl View {
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
         let mut known = self.write();
+        known.gates.remove(namespace);
         let entries = known.namespaces.entry(namespace.clone()).or_default();
         let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(Entry::absent()));
         sender.send_if_modified(|known| {
@@ -239,6 +255,7 @@ impl Known {
             });
             !entries.is_empty()
         });
+        self.gates.retain(|namespace, _| self.namespaces.contains_key(namespace));
     }
 }
 
@@ -303,7 +320,7 @@ mod tests {
         view.apply(object("b", "other", &selecting("x")));
         let gates: Vec<_> = view.gates("a").iter().map(|gate| gate.migrator.clone()).collect();
         assert_eq!(gates, ["one", "two"]);
-        assert!(view.gates("c").is_empty());
+        assert_eq!(view.gates("c").iter().count(), 0);
     }
 
     #[test]
@@ -311,10 +328,26 @@ mod tests {
         let view = View::default();
         view.apply(object("a", "good", &selecting("x")));
         view.apply(object("a", "bad", &json!({"selector": "x"})));
-        let gates = view.gates("a");
-        assert_eq!(gates.len(), 2);
-        assert!(gates[0].selector.is_err() && gates[1].selector.is_ok());
+        let readable: Vec<_> = view.gates("a").iter().map(|gate| gate.selector.is_ok()).collect();
+        assert_eq!(readable, [false, true]);
         assert!(matches!(view.watch("a", "bad").current(), Entry::Unreadable { .. }));
+    }
+
+    #[test]
+    fn gates_are_as_the_last_change_left_them() {
+        let view = View::default();
+        view.apply(object("a", "one", &selecting("x")));
+        let open = || view.gates("a").iter().filter(|gate| gate.container.is_some()).count();
+        assert_eq!(open(), 0);
+        let named = json!({"selector": {"matchLabels": {"app": "x"}}, "container": "web"});
+        view.apply(object("a", "one", &named));
+        assert_eq!(open(), 1);
+        view.apply(object("a", "two", &named));
+        assert_eq!(open(), 2);
+        view.remove(&key("a", "one"));
+        assert_eq!(open(), 1);
+        view.retain(&HashSet::new());
+        assert_eq!(open(), 0);
     }
 
     #[tokio::test]
@@ -400,8 +433,8 @@ mod tests {
         let mut watched = view.watch("b", "goes");
         watched.current();
         view.retain(&HashSet::from([key("a", "stays")]));
-        assert_eq!(view.gates("a").len(), 1);
-        assert!(view.gates("b").is_empty());
+        assert_eq!(view.gates("a").iter().count(), 1);
+        assert_eq!(view.gates("b").iter().count(), 0);
         assert!(watched.changed().now_or_never().is_some());
     }
 

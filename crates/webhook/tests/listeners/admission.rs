@@ -1,10 +1,12 @@
 //! Admission as the API server meets it: reviews over TLS, and requests that are none.
 
 use crate::shell::{Shell, selecting_shop};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-fn review(changes: &Value) -> Value {
+pub(crate) fn review(changes: &Value) -> Value {
     let mut review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
@@ -44,10 +46,9 @@ async fn admit(gated: bool, changes: &Value) -> Value {
     review["response"].clone()
 }
 
-/// Bytes as an array: Go reads that as well as base64.
+/// Bytes are in base64.
 fn patch_of(response: &Value) -> json_patch::Patch {
-    let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
+    serde_json::from_slice(&STANDARD.decode(response["patch"].as_str().unwrap()).unwrap()).unwrap()
 }
 
 #[tokio::test]

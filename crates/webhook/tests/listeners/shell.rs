@@ -43,6 +43,11 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) async fn start() -> Self {
+        Self::for_waiters(100).await
+    }
+
+    /// With room for that many waiters.
+    pub(crate) async fn for_waiters(waiters: usize) -> Self {
         let (view, certificate) = (View::default(), Certificate::default());
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
@@ -63,7 +68,7 @@ impl Shell {
             tokio::spawn(async move {
                 let admission = Admission { view: view.clone(), settings };
                 let question = Questions { view, tokens, end: end.clone() };
-                serve_both(&certificate, &end, 100, (admissions, admission), (questions, question))
+                serve_both(&certificate, &end, waiters, (admissions, admission), (questions, question))
                     .await
                     .unwrap();
             })
