@@ -22,12 +22,12 @@ use migrations_core::entries::{Endpoint, Gated, configurations};
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_protocol::{Answer, Arguments, QUESTION_PATH, TOKEN_AUDIENCE, Verdict};
 use migrations_testkit::builders::{Object, existing, migrator, pod};
-use migrations_testkit::cluster::{ControlPlane, TestNamespace};
+use migrations_testkit::cluster::{ControlPlane, TestNamespace, free_ports};
 use migrations_webhook::config::Config;
 use migrations_webhook::run_with;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use ureq::tls::{RootCerts, TlsConfig};
 
 const ACCOUNT: &str = "migrations-webhook";
@@ -52,7 +52,7 @@ impl Installed {
 
     async fn on(plane: &ControlPlane) -> Self {
         let (operator, namespace) = tokio::join!(plane.namespace(), plane.namespace());
-        let [admission_port, question_port, probe_port] = free_ports().await;
+        let [admission_port, question_port, probe_port] = free_ports();
         allow(&operator).await;
         plane.expose(operator.name(), names::WEBHOOK_SERVICE, 443, admission_port).await;
         let authority = certificate(&operator).await;
@@ -206,14 +206,6 @@ async fn certificate(operator: &TestNamespace) -> String {
     }));
     operator.api().create(&PostParams::default(), &secret).await.unwrap();
     generated.cert.pem()
-}
-
-async fn free_ports() -> [u16; 3] {
-    let mut ports = [0; 3];
-    for port in &mut ports {
-        *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    }
-    ports
 }
 
 fn from_json<K: DeserializeOwned>(object: Value) -> K {

@@ -18,11 +18,12 @@ use kube::Client;
 use kube::client::Body;
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
+use migrations_testkit::cluster::free_ports;
 use migrations_webhook::config::Config;
 use migrations_webhook::{RunError, run_with};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use ureq::tls::{RootCerts, TlsConfig};
@@ -136,12 +137,8 @@ struct Webhook {
 }
 
 impl Webhook {
-    async fn start(server: &ApiServer) -> Self {
-        let mut ports = [0; 3];
-        for port in &mut ports {
-            *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        }
-        let [probes, admission, question] = ports;
+    fn start(server: &ApiServer) -> Self {
+        let ports @ [probes, admission, question] = free_ports();
         let config = Config::parse_from([
             "migrations-webhook".to_owned(),
             "--waiter-image=waiter:1".to_owned(),
@@ -210,7 +207,7 @@ const READY: &str = "ok\n";
 async fn it_is_ready_once_it_has_a_certificate_and_all_migrators() {
     let server = ApiServer::new();
     server.set("migrators", Collection::Error(404));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says("not ready: serving certificate, list of Migrators, listeners\n").await;
     assert!(!webhook.serves(1).await && !webhook.serves(2).await);
 
@@ -228,7 +225,7 @@ async fn a_secret_that_cannot_be_used_is_waited_for() {
     let mut broken = secret();
     broken["data"]["tls.key"] = secret()["data"]["tls.key"].clone();
     server.set("secrets", Collection::Items(vec![broken]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     server.set("secrets", Collection::Items(vec![secret()]));
     webhook.until_it_says(READY).await;
@@ -277,7 +274,7 @@ async fn a_certificate_is_replaced_under_open_connections_and_outlives_its_secre
 async fn an_api_server_that_fails_later_does_not_make_it_unready() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     for plural in ["migrators", "secrets", "services"] {
         server.set(plural, Collection::Error(503));
@@ -291,7 +288,7 @@ async fn an_api_server_that_fails_later_does_not_make_it_unready() {
 async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     webhook.end.request();
     webhook.until_it_says("not ready: listeners\n").await;
@@ -302,7 +299,7 @@ async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
 
 #[tokio::test]
 async fn asked_to_end_before_it_serves_it_ends_at_once() {
-    let webhook = Webhook::start(&ApiServer::new()).await;
+    let webhook = Webhook::start(&ApiServer::new());
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     webhook.end.request();
     tokio::time::timeout(Duration::from_secs(1), webhook.ended).await.expect("it ends").unwrap().unwrap();
@@ -315,7 +312,7 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
     server.set("secrets", Collection::Items(vec![secret.clone()]));
     let shop = object("shop", &json!({"selector": {"matchLabels": {"app": "shop"}}}));
     server.set("migrators", Collection::Items(vec![object("broken", &json!("nonsense")), shop]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");
     assert_eq!(webhook.ask(&secret, "broken").await.reason, "InvalidSpec");
@@ -333,7 +330,7 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
 async fn it_only_ever_reads() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     assert!(server.methods.lock().unwrap().iter().all(|method| method == Method::GET));
 }

@@ -14,6 +14,7 @@ mod wait;
 use std::fs;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -310,10 +311,20 @@ async fn until_served<const N: usize>(client: &Client, path: &str, needed: &mut 
     }
 }
 
-/// Ports that nobody listened on a moment ago; all are held until the last is known.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+/// Ports that nobody listens on, each given out once by this process. They are below those that the
+/// system gives to outgoing connections, which would take some before the test does.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    static GIVEN_OUT: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
+        loop {
+            let number = GIVEN_OUT.fetch_add(1, Ordering::Relaxed);
+            let number = std::process::id().wrapping_mul(97).wrapping_add(number) % 20_000;
+            let port = 10_000 + u16::try_from(number).expect("less than 20,000");
+            if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
 
 /// An address of this machine that isn't loopback, which an `EndpointSlice` refuses. Connecting a UDP

@@ -1,14 +1,14 @@
 //! Tokens are in no log, not even at the finest level.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use migrations_testkit::builders::{migrator, pod};
-use migrations_testkit::cluster::ControlPlane;
+use migrations_testkit::cluster::{ControlPlane, free_ports};
 use serde_json::json;
 
-use crate::webhook::{arguments, ask, authority, free_ports, question, token, until_served};
+use crate::webhook::{arguments, ask, authority, question, token, until_served};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_in_no_log() {
@@ -21,15 +21,17 @@ async fn tokens_are_in_no_log() {
     let podless = token(&namespace, &json!({}), None).await;
     let unknown = format!("{}c2VjcmV0", &good[..good.len() - 8]);
 
-    let [port, admission, probes] = free_ports().await;
-    let mut webhook = Command::new(env!("CARGO_BIN_EXE_migrations-webhook"))
-        .args(&arguments(port, admission, probes)[1..])
-        .env("KUBECONFIG", plane.kubeconfig())
-        .env("LOG", "trace")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = webhook.stdout.take().unwrap();
+    let [port, admission, probes] = free_ports();
+    let mut webhook = Program(
+        Command::new(env!("CARGO_BIN_EXE_migrations-webhook"))
+            .args(&arguments(port, admission, probes)[1..])
+            .env("KUBECONFIG", plane.kubeconfig())
+            .env("LOG", "trace")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut output = webhook.0.stdout.take().unwrap();
     let read = std::thread::spawn(move || {
         let mut log = Vec::new();
         output.read_to_end(&mut log).map(|_| String::from_utf8_lossy(&log).into_owned())
@@ -42,8 +44,7 @@ async fn tokens_are_in_no_log() {
         assert_eq!(answered, status, "{body}");
         assert!(!body.contains(token.as_str()), "{body}");
     }
-    webhook.kill().unwrap();
-    webhook.wait().unwrap();
+    drop(webhook);
     let log = read.join().unwrap().unwrap();
 
     assert!(log.contains("a question is refused"), "it says nothing at all:\n{log}");
@@ -56,4 +57,14 @@ async fn tokens_are_in_no_log() {
         }
     }
     assert!(!log.contains("e30.e30.secret"));
+}
+
+/// Ends with the test, however that ends.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

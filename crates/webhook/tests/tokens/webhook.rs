@@ -16,11 +16,11 @@ use migrations_api::names::{OPERATOR_NAMESPACE, SERVING_SECRET};
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
 use migrations_testkit::builders::{migrator, pod};
-use migrations_testkit::cluster::{ControlPlane, TestNamespace};
+use migrations_testkit::cluster::{ControlPlane, TestNamespace, free_ports};
 use migrations_webhook::config::Config;
 use migrations_webhook::run_with;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use ureq::tls::{RootCerts, TlsConfig};
 
@@ -58,11 +58,11 @@ impl Webhook {
         config.auth_info.impersonate = Some(format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{ACCOUNT}"));
         config.auth_info.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
 
-        let [question_port, admission_port, probe_port] = free_ports().await;
-        let arguments = arguments(question_port, admission_port, probe_port);
-        let (end, asked) = Shutdown::by_hand();
         let client = Client::try_from(config).unwrap();
-        tokio::spawn(run_with(Config::parse_from(arguments), client, asked));
+        let [question_port, admission_port, probe_port] = free_ports();
+        let config = Config::parse_from(arguments(question_port, admission_port, probe_port));
+        let (end, asked) = Shutdown::by_hand();
+        tokio::spawn(async move { run_with(config, client, asked).await.unwrap() });
         until_served(question_port).await;
         let webhook = Self { namespace, api, plane, question_port, _end: end };
         webhook.until_it_knows_the_migrator().await;
@@ -196,12 +196,4 @@ pub(crate) async fn until_served(port: u16) {
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-pub(crate) async fn free_ports() -> [u16; 3] {
-    let mut ports = [0; 3];
-    for port in &mut ports {
-        *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    }
-    ports
 }
