@@ -95,9 +95,12 @@ struct Only(String);
 impl Resolver for Only {
     fn resolve(&self, _: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let mut found = self.empty();
-        match self.0.parse::<SocketAddr>() {
-            Ok(address) => found.push(address),
-            Err(_) => look_up(&self.0, timeout)?.into_iter().for_each(|address| found.push(address)),
+        if let Ok(address) = self.0.parse::<SocketAddr>() {
+            found.push(address);
+        } else {
+            let server = self.0.clone();
+            let look_up = move || Ok(server.to_socket_addrs()?.take(MOST).collect());
+            within(timeout, look_up)?.into_iter().for_each(|address| found.push(address));
         }
         if found.is_empty() { Err(Error::HostNotFound) } else { Ok(found) }
     }
@@ -107,18 +110,46 @@ impl Resolver for Only {
 const MOST: usize = 8;
 
 /// The system's resolver may take minutes and can't be stopped: it is left to a thread.
-fn look_up(server: &str, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+fn within(
+    timeout: NextTimeout,
+    look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+) -> Result<Vec<SocketAddr>, Error> {
     let (sender, found) = mpsc::sync_channel(1);
-    let server = server.to_owned();
-    let look_up = move || {
-        let addresses = server.to_socket_addrs().map(|all| all.take(MOST).collect());
+    thread::Builder::new().spawn(move || {
         // Nobody waits any more where it took too long.
-        let _ = sender.send(addresses);
-    };
-    thread::Builder::new().spawn(look_up)?;
+        let _ = sender.send(look_up());
+    })?;
     match found.recv_timeout(*timeout.after) {
         Ok(addresses) => Ok(addresses?),
         Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(timeout.reason)),
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the resolver failed").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_is_late_is_left_behind() {
+        let (late, never) = mpsc::channel::<()>();
+        let timeout = NextTimeout {
+            after: time::Duration::from_millis(50),
+            reason: Timeout::Resolve,
+            ..NextTimeout::default()
+        };
+        let answer = within(timeout, move || {
+            let _ = never.recv();
+            Ok(Vec::new())
+        });
+        assert!(matches!(answer, Err(Error::Timeout(Timeout::Resolve))), "{answer:?}");
+        drop(late);
+    }
+
+    #[test]
+    fn an_address_needs_no_resolver() {
+        let only = Only("[fd00::7]:8443".to_owned());
+        let found = only.resolve(&Uri::default(), &Config::default(), NextTimeout::default()).unwrap();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[fd00::7]:8443"]);
     }
 }

@@ -180,9 +180,12 @@ fn unused() -> String {
 #[test]
 fn a_released_pod_starts_again_without_asking_anyone() {
     let annotations = format!("a=\"1\"\n{RELEASED_ANNOTATION}=\"{UID}\"\n");
-    let mut waiter = Waiter::annotated(&[unused()], "", &annotations, None);
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Wait, "not now"));
+    let mut waiter = Waiter::annotated(&[server.address()], &authority.bundle(), &annotations, None);
     assert_eq!(waiter.until_it_ends().code(), Some(0));
     waiter.until_it_says("released: this Pod was released before");
+    assert_eq!(server.connections(), 0);
 }
 
 #[test]
