@@ -27,6 +27,10 @@ pub enum Reason {
     UpToDate,
     /// The webhook entry is not in place yet.
     GatePending,
+    /// The API server can't reach the webhook.
+    WebhookUnreachable,
+    /// The API server refused the webhook entry.
+    EntryRefused,
     /// A migration is due and about to start.
     Pending,
     /// A migration runs.
@@ -71,10 +75,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
+        Self::WebhookUnreachable,
+        Self::EntryRefused,
         Self::Pending,
         Self::Running,
         Self::Failed,
@@ -103,6 +109,8 @@ impl Reason {
             Self::Idle => "Idle",
             Self::UpToDate => "UpToDate",
             Self::GatePending => "GatePending",
+            Self::WebhookUnreachable => "WebhookUnreachable",
+            Self::EntryRefused => "EntryRefused",
             Self::Pending => "Pending",
             Self::Running => "Running",
             Self::Failed => "MigrationFailed",

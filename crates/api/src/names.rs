@@ -71,12 +71,25 @@ pub const WEBHOOK_SERVICE: &str = "migrations-webhook";
 /// Port of [`WEBHOOK_SERVICE`] for admission reviews, called by the API server.
 pub const ADMISSION_PORT: u16 = 443;
 
+/// Port of the webhook's Pods for admission reviews, as shipped. [`ADMISSION_PORT`] leads to it.
+pub const ADMISSION_LISTEN_PORT: u16 = 9443;
+
+/// Path of admission reviews. What follows it names the entry that called.
+pub const ADMIT_PATH: &str = "/admit";
+
 /// Port of [`WEBHOOK_SERVICE`] for the waiters' questions.
 pub const QUESTION_PORT: u16 = 8443;
 
 /// The shipped webhook configuration for Pods annotated as required. Sorts after the
 /// configurations of service meshes, so that the waiter comes first in the Pod (contract §7).
 pub const REQUIRED_CONFIGURATION: &str = "zz-migrations-required";
+
+/// The shipped webhook configuration by which the controller finds out whether the API server
+/// reaches the webhook (contract §7).
+pub const PROBE_CONFIGURATION: &str = "zz-migrations-probe";
+
+/// Label of the Pod that asks that, which is never created.
+pub const PROBE_LABEL: &str = "migrations.coderanger.net/probe";
 
 /// Label of the leases that are locks (contract §5).
 pub const LOCK_LABEL: &str = "migrations.coderanger.net/lock";

@@ -117,6 +117,10 @@ pub enum Gate {
     InPlace,
     /// The entry is about to be written; the text says what it waits for.
     Pending(String),
+    /// No entry is written, since the API server can't reach the webhook; the text says what to open.
+    Unreachable(String),
+    /// The API server refused the entry, with these words.
+    Refused(String),
     /// There will be no entry: admission leaves this namespace alone.
     Excluded,
 }

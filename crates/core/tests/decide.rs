@@ -447,6 +447,8 @@ fn a_refused_spec_starts_nothing_but_loses_no_result() {
 #[rstest]
 #[case::excluded(Gate::Excluded, "NamespaceExcluded", &["Stalled"])]
 #[case::pending(Gate::Pending("soon".to_owned()), "GatePending", &["Reconciling"])]
+#[case::unreachable(Gate::Unreachable("open port 443".to_owned()), "WebhookUnreachable", &["Reconciling"])]
+#[case::refused(Gate::Refused("Invalid value".to_owned()), "EntryRefused", &["Stalled"])]
 fn nobody_is_ready_before_the_gate_is(#[case] gate: Gate, #[case] reason: &str, #[case] conditions: &[&str]) {
     let mut world = World::new();
     world.gate = gate;

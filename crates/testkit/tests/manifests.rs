@@ -17,7 +17,8 @@ fn named(kind: &str) -> BTreeSet<String> {
 
 fn configurations() -> BTreeSet<String> {
     let entries = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
-    entries.chain([names::REQUIRED_CONFIGURATION.to_owned()]).collect()
+    let others = [names::REQUIRED_CONFIGURATION, names::PROBE_CONFIGURATION];
+    entries.chain(others.map(str::to_owned)).collect()
 }
 
 /// The rule of a role for a resource.
@@ -100,6 +101,24 @@ fn the_service_leads_to_the_webhooks_ports() {
     );
     let deployment = manifest("Deployment", "migrations-webhook");
     assert_eq!(service["spec"]["selector"], deployment["spec"]["selector"]["matchLabels"]);
+}
+
+#[test]
+fn the_component_for_the_nodes_network_fits_the_webhook() {
+    let text = include_str!("../../../manifests/host-network/kustomization.yaml");
+    let component: Value = serde_yaml_ng::from_str(text).unwrap();
+    let [patch] = component["patches"].as_array().unwrap().as_slice() else { panic!("{component}") };
+    assert_eq!(patch["target"], json!({ "kind": "Deployment", "name": names::WEBHOOK_SERVICE }));
+    let patch: json_patch::Patch = serde_yaml_ng::from_str(patch["patch"].as_str().unwrap()).unwrap();
+    let mut deployment = manifest("Deployment", names::WEBHOOK_SERVICE);
+    json_patch::patch(&mut deployment, &patch).unwrap();
+    let deployment: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(deployment).unwrap();
+    let spec = deployment.spec.unwrap();
+    let pod = spec.template.spec.unwrap();
+    assert_eq!((pod.host_network, pod.dns_policy.as_deref()), (Some(true), Some("ClusterFirstWithHostNet")));
+    let ports: Vec<_> = pod.containers[0].ports.iter().flatten().map(|port| port.container_port).collect();
+    assert!(ports.contains(&i32::from(names::ADMISSION_LISTEN_PORT)));
+    assert!(text.contains(&names::ADMISSION_LISTEN_PORT.to_string()));
 }
 
 #[test]

@@ -45,6 +45,14 @@ impl Draft<'_> {
                 ),
             ),
             Gate::Pending(why) => Standing::reconciling(Reason::GatePending, why.clone()),
+            Gate::Unreachable(why) => Standing::reconciling(Reason::WebhookUnreachable, why.clone()),
+            Gate::Refused(why) => Standing::stalled(
+                Reason::EntryRefused,
+                format!(
+                    "no Pod is held, because the API server refuses the webhook entry; change spec.selector or \
+                     spec.container, or the policy that refuses it. It says: {why}"
+                ),
+            ),
             Gate::InPlace if valid.suspend => Standing::ready(
                 Reason::Suspended,
                 "every image in use is migrated; no new migration starts while spec.suspend is true",
