@@ -11,6 +11,10 @@ use kube::core::DynamicObject;
 use kube::core::admission::{
     AdmissionRequest, AdmissionResponse, AdmissionReview, META_API_VERSION_V1, META_KIND, Operation,
 };
+use kube::core::response::StatusDetails;
+use migrations_api::names;
+use migrations_core::entries::Caller;
+use migrations_core::entries::probe::REACHED;
 use migrations_core::inject::{Verdict, decide, patch};
 use migrations_process::serve::{BodyError, json, read_body, text};
 use serde_json::Value;
@@ -18,14 +22,14 @@ use serde_json::Value;
 use crate::settings::InForce;
 use crate::view::View;
 
-/// Path of admission reviews. What follows it names the entry that called.
-pub const ADMIT_PATH: &str = "/admit";
-
 /// Largest review. A Pod may be 3 MiB (a limit of the API server), and its JSON may come twice.
 const LIMIT: usize = 10 * 1024 * 1024;
 
 /// The API server itself gives up after 5 s.
 const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// How long a call waits for this replica to hear of the Migrators that it is about.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Admits Pods. Clones speak of the same view.
 #[derive(Clone, Debug)]
@@ -59,18 +63,26 @@ impl Admission {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = request.uri().path();
-        if !path.strip_prefix(ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return text(StatusCode::NOT_FOUND, format!("admission reviews go to {ADMIT_PATH}\n"));
+        if !path.strip_prefix(names::ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            return text(StatusCode::NOT_FOUND, format!("admission reviews go to {}\n", names::ADMIT_PATH));
         }
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "admission reviews come with POST\n");
         }
+        let caller = Caller::of(path);
         let body = match read_body(request.into_body(), LIMIT, BODY_TIME).await {
             Ok(body) => body,
             Err(error) => return unreadable(&error),
         };
         let (uid, review) = read(&body);
-        let response = review.and_then(|(review, object)| self.review(&review, object.as_ref()));
+        let response = match review {
+            Ok((review, object)) => match self.not_now(&caller, &review).await {
+                Some(response) => Ok(response),
+                None => self.review(&review, object.as_ref()),
+            },
+            Err(error) => Err(error),
+        };
         match response {
             Ok(response) => serde_json::to_vec(&response.into_review()).map_or_else(
                 |error| {
@@ -83,6 +95,42 @@ impl Admission {
                 text(StatusCode::BAD_REQUEST, format!("request {uid:?} can't be reviewed: {error}\n"))
             }
         }
+    }
+
+    /// An answer that doesn't depend on the Pod: to a probe, and while this replica hasn't heard of the
+    /// Migrators that it is called for.
+    async fn not_now(
+        &self,
+        caller: &Caller,
+        request: &AdmissionRequest<DynamicObject>,
+    ) -> Option<AdmissionResponse> {
+        let mut response = AdmissionResponse::from(request);
+        if *caller == Caller::Probe {
+            response = response.deny(REACHED);
+            response.result.code = StatusCode::FORBIDDEN.as_u16();
+            return Some(response);
+        }
+        let namespace = request.namespace.as_deref().unwrap_or_default();
+        let behind = self.view.catch_up(namespace, caller.migrators(), PATIENCE).await.err()?;
+        tracing::warn!(namespace, uid = behind.uid, "called for a Migrator that is not known here yet");
+        response = response.deny(format!(
+            "this replica of the webhook has not heard yet of the Migrator of namespace {namespace:?} with uid {}, \
+             which may hold this Pod; what controls the Pod tries again by itself. If it goes on, the replica \
+             can't follow Migrators: its log says why",
+            behind.uid
+        ));
+        // With a time to wait, clients try again by themselves.
+        response.result.code = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        "ServiceUnavailable".clone_into(&mut response.result.reason);
+        response.result.details = Some(StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: 1,
+        });
+        Some(response)
     }
 
     fn review(

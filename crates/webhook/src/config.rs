@@ -17,7 +17,7 @@ pub struct Config {
     pub namespace: String,
 
     /// Port of admission reviews, called by the API server over TLS
-    #[arg(long, env = "ADMISSION_PORT", default_value_t = 9443, value_name = "PORT")]
+    #[arg(long, env = "ADMISSION_PORT", default_value_t = names::ADMISSION_LISTEN_PORT, value_name = "PORT")]
     pub admission_port: u16,
 
     /// Port of the waiters' questions, over TLS

@@ -62,7 +62,7 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
     let follow_all = async {
         tokio::join!(
             follow::serving_secret(client.clone(), namespace, certificate.clone(), || certified.reached()),
-            follow::migrators(client.clone(), view.clone(), || synced.reached()),
+            Box::pin(follow::migrators(client.clone(), view.clone(), || synced.reached())),
             follow::service(client.clone(), namespace, settings.clone(), || addressed.reached()),
         )
     };
