@@ -78,7 +78,7 @@ pub const ADMISSION_LISTEN_PORT: u16 = 9443;
 pub const ADMIT_PATH: &str = "/admit";
 
 /// Port of [`WEBHOOK_SERVICE`] for the waiters' questions.
-pub const QUESTION_PORT: u16 = 8443;
+pub const QUESTION_PORT: u16 = 9444;
 
 /// The shipped webhook configuration for Pods annotated as required. Sorts after the
 /// configurations of service meshes, so that the waiter comes first in the Pod (contract §7).

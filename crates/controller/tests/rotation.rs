@@ -182,7 +182,16 @@ async fn start_server(plane: &ControlPlane) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let hour = Duration::from_hours(1);
-    let limits = Limits { connections: 100, handshake: hour, headers: hour, idle: hour, drain: hour };
+    let limits = Limits {
+        connections: 100,
+        per_source: 100,
+        streams: 100,
+        handshake: hour,
+        headers: hour,
+        request: hour,
+        idle: hour,
+        drain: hour,
+    };
     let answered = Arc::new(AtomicUsize::new(0));
     let handler = {
         let answered = Arc::clone(&answered);

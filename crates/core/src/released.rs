@@ -43,7 +43,7 @@ mod tests {
         let waiter = |migrator: &str| {
             json!({ "args": [
                 "--namespace=shop", format!("--migrator={migrator}"), "--container=app=shop:v1",
-                "--server=webhook:8443", "--server-name=webhook", "--files=/",
+                "--server=webhook:9444", "--server-name=webhook", "--files=/",
             ] })
         };
         pod("web")

@@ -36,8 +36,10 @@ pub const EXIT_TIMEOUT: u8 = 75;
 /// Exit code of a waiter that was asked to end, by SIGTERM or SIGINT.
 pub const EXIT_TERMINATED: u8 = 143;
 
-/// Directory that the webhook mounts into the waiter's container.
-pub const MOUNT_PATH: &str = "/var/run/migrations";
+/// Directory that the webhook mounts into the waiter's container: where the API server would otherwise
+/// mount the application's own token, which the waiter must not have. It would do so after the webhook
+/// was called, and call it again because of that.
+pub const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// File of a waiter's directory with the certificates that it trusts, PEM.
 pub const CA_FILE: &str = "ca.crt";

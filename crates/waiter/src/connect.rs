@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn an_address_needs_no_resolver() {
-        let only = Only("[fd00::7]:8443".to_owned());
+        let only = Only("[fd00::7]:9444".to_owned());
         let found = only.resolve(&Uri::default(), &Config::default(), NextTimeout::default()).unwrap();
-        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[fd00::7]:8443"]);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[fd00::7]:9444"]);
     }
 }

@@ -92,7 +92,7 @@ mod tests {
         false
     )]
     fn a_fault_says_what_to_look_at(#[case] error: Error, #[case] what: &str, #[case] silent: bool) {
-        let fault = Fault::of("10.0.0.1:8443", &error);
+        let fault = Fault::of("10.0.0.1:9444", &error);
         assert!(fault.what.starts_with(what), "{fault}");
         assert_eq!((fault.silent, fault.answered), (silent, false));
     }

@@ -185,7 +185,7 @@ mod tests {
         let line = [
             "--namespace=default",
             "--migrator=shop",
-            "--server=10.0.0.1:8443",
+            "--server=10.0.0.1:9444",
             "--server-name=w",
             "--files=/",
         ];
@@ -193,11 +193,11 @@ mod tests {
     }
 
     fn refused() -> Fault {
-        Fault::new("10.0.0.1:8443", "connection refused")
+        Fault::new("10.0.0.1:9444", "connection refused")
     }
 
     fn silent() -> Fault {
-        Fault { silent: true, ..Fault::new("10.0.0.1:8443", "the connection timed out") }
+        Fault { silent: true, ..Fault::new("10.0.0.1:9444", "the connection timed out") }
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let mut journal = journal();
         assert_eq!(
             journal.failed(&[refused()], at(1)).as_deref(),
-            Some("[1s] can't ask, tries again: 10.0.0.1:8443: connection refused")
+            Some("[1s] can't ask, tries again: 10.0.0.1:9444: connection refused")
         );
         assert_eq!(journal.failed(&[refused()], at(9)), None);
         let reminder = journal.reminder(at(31)).unwrap();

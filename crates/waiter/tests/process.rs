@@ -421,7 +421,7 @@ fn a_token_that_is_refused_is_sent_again() {
 
 #[test]
 fn wrong_arguments_end_it_with_64_and_what_is_wrong() {
-    let mut waiter = Waiter::run(&["--server=10.0.0.1:8443".to_owned()], tempfile::tempdir().unwrap());
+    let mut waiter = Waiter::run(&["--server=10.0.0.1:9444".to_owned()], tempfile::tempdir().unwrap());
     assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_USAGE)));
     waiter.until_it_says("--namespace is missing");
 }

@@ -64,7 +64,7 @@ mod tests {
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
         let unsupported = UnsupportedPods::default();
         let settings = InForce::new("operator", "w:1".to_owned(), resources, unsupported, None);
-        let name = "migrations-webhook.operator.svc:8443";
+        let name = "migrations-webhook.operator.svc:9444";
         assert_eq!(settings.get().servers, [name]);
 
         let service = |ips: &[&str]| -> Service {
@@ -72,7 +72,7 @@ mod tests {
         };
         assert!(settings.service(Some(&service(&["10.96.0.7", "fd00::7"]))));
         assert!(!settings.service(Some(&service(&["10.96.0.7", "fd00::7"]))));
-        assert_eq!(settings.get().servers, ["10.96.0.7:8443", "[fd00::7]:8443", name]);
+        assert_eq!(settings.get().servers, ["10.96.0.7:9444", "[fd00::7]:9444", name]);
 
         assert!(settings.service(Some(&service(&["None"]))));
         assert_eq!(settings.get().servers, [name]);

@@ -72,7 +72,7 @@ impl Installed {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let service: Service = operator.api().get(names::WEBHOOK_SERVICE).await.unwrap();
-        let address = format!("{}:8443", service.spec.unwrap().cluster_ip.unwrap());
+        let address = format!("{}:9444", service.spec.unwrap().cluster_ip.unwrap());
         let installed = Self {
             operator: operator.name().to_owned(),
             namespace,

@@ -54,7 +54,7 @@ fn released(playground: &Playground<'_>, webhook: &str) -> Result<()> {
         playground.run(&["exec", "deployment/web", "--", "python3", "-c", REFUSED, host, port])
     };
     refused("kubernetes.default", "443").context("the Pod that was released is not in the mesh")?;
-    ensure!(refused(webhook, "8443").is_err(), "the port of questions is redirected");
+    ensure!(refused(webhook, "9444").is_err(), "the port of questions is redirected");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ fn until_redirected(playground: &Playground<'_>, webhook: &str) -> Result<()> {
 fn probe(name: &str, webhook: &str) -> Value {
     let mut pod = pod(name, "probe", IMAGE);
     pod["spec"]["restartPolicy"] = "Never".into();
-    pod["spec"]["containers"][0]["command"] = json!(["python3", "-c", REFUSED, webhook, "8443"]);
+    pod["spec"]["containers"][0]["command"] = json!(["python3", "-c", REFUSED, webhook, "9444"]);
     pod
 }
 

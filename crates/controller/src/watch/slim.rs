@@ -181,7 +181,7 @@ mod tests {
             .on_node("node-1")
             .init_container_with("migrate-wait-shop", "waiter", json!({ "args": [
                 "--namespace=shop", "--migrator=shop", "--container=app=shop:v1", "--revision=u1/5f6",
-                "--server=webhook:8443", "--server-name=webhook", "--files=/",
+                "--server=webhook:9444", "--server-name=webhook", "--files=/",
             ] }))
             .container_with("app", "shop:v1", json!({ "env": [{ "name": "A", "value": "b" }] }))
             .container("proxy", "proxy:v1")

@@ -50,7 +50,7 @@ pub(crate) async fn install(client: Client, somewhere: &TestNamespace) {
                 args: ["--namespace=" + request.namespace, "--migrator=" + object.metadata.labels.app]
                     + object.spec.containers.map(it, "--container=" + it.name + "=" + it.image)
                     + variables.revision
-                    + ["--server=webhook:8443", "--server-name=webhook", "--files=/var/run/migrations"]
+                    + ["--server=webhook:9444", "--server-name=webhook", "--files=/var/run/migrations"]
             }} }}
         ]"#,
         names::WAITER_PREFIX

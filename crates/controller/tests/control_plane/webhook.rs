@@ -22,8 +22,11 @@ use serde_json::Value;
 
 const LIMITS: Limits = Limits {
     connections: 100,
+    per_source: 100,
+    streams: 100,
     handshake: Duration::from_secs(30),
     headers: Duration::from_mins(1),
+    request: Duration::from_mins(1),
     idle: Duration::from_mins(1),
     drain: Duration::ZERO,
 };

@@ -114,21 +114,21 @@ mod tests {
         json!({"spec": {"containers": [{"name": "linkerd-proxy"}, {"name": "istio-proxy"}]}}), &[LINKERD, ISTIO])]
     #[case::neither(json!({"metadata": {"annotations": {"other": "true"}}, "spec": {"containers": [{"name": "app"}]}}), &[])]
     fn a_pod_of_a_mesh_is_annotated(#[case] pod: Value, #[case] expected: &[&str]) {
-        assert_eq!(exclusions(Pod(&pod), 8443).into_keys().collect::<Vec<_>>(), expected);
+        assert_eq!(exclusions(Pod(&pod), 9444).into_keys().collect::<Vec<_>>(), expected);
     }
 
     #[rstest]
-    #[case::empty("", "8443")]
-    #[case::others("3306,25", "3306,25,8443")]
-    #[case::spaces("3306, 25, ", "3306, 25,8443")]
-    #[case::there_already("3306,8443", "3306,8443")]
-    #[case::there_among_spaces(" 8443 , 25", " 8443 , 25")]
-    #[case::part_of_a_number("18443", "18443,8443")]
-    #[case::range("4000-5000", "4000-5000,8443")]
+    #[case::empty("", "9444")]
+    #[case::others("3306,25", "3306,25,9444")]
+    #[case::spaces("3306, 25, ", "3306, 25,9444")]
+    #[case::there_already("3306,9444", "3306,9444")]
+    #[case::there_among_spaces(" 9444 , 25", " 9444 , 25")]
+    #[case::part_of_a_number("19444", "19444,9444")]
+    #[case::range("4000-5000", "4000-5000,9444")]
     #[case::in_a_range("25,8000-9000", "25,8000-9000")]
-    #[case::unreadable("all", "all,8443")]
+    #[case::unreadable("all", "all,9444")]
     fn what_a_list_said_stays(#[case] before: &str, #[case] after: &str) {
-        assert_eq!(with_port(before, 8443), after);
-        assert_eq!(with_port(after, 8443), after);
+        assert_eq!(with_port(before, 9444), after);
+        assert_eq!(with_port(after, 9444), after);
     }
 }

@@ -28,8 +28,8 @@ fn settings() -> Settings {
     Settings {
         image: "waiter:1".to_owned(),
         servers: vec![
-            "10.96.0.7:8443".to_owned(),
-            "migrations-webhook.migrations-operator.svc:8443".to_owned(),
+            "10.96.0.7:9444".to_owned(),
+            "migrations-webhook.migrations-operator.svc:9444".to_owned(),
         ],
         server_name: "migrations-webhook.migrations-operator.svc".to_owned(),
         resources: Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() },
@@ -301,10 +301,10 @@ fn migrators_with_long_names_have_a_waiter_each() {
 }
 
 #[rstest]
-#[case::no_annotations(json!({"labels": {"sidecar.istio.io/inject": "true"}}), "8443")]
-#[case::no_such_annotation(json!({"annotations": {"sidecar.istio.io/status": "{}", "a/b": "c"}}), "8443")]
+#[case::no_annotations(json!({"labels": {"sidecar.istio.io/inject": "true"}}), "9444")]
+#[case::no_such_annotation(json!({"annotations": {"sidecar.istio.io/status": "{}", "a/b": "c"}}), "9444")]
 #[case::others_are_left_out_already(
-    json!({"annotations": {"traffic.sidecar.istio.io/excludeOutboundPorts": "3306,25"}}), "3306,25,8443")]
+    json!({"annotations": {"traffic.sidecar.istio.io/excludeOutboundPorts": "3306,25"}}), "3306,25,9444")]
 fn the_waiters_port_is_left_out_of_a_meshs_redirection(#[case] metadata: Value, #[case] ports: &str) {
     let pod = shop_pod(&json!({ "metadata": metadata }));
     let after = admit(&pod, &[gate("shop", "shop")]);

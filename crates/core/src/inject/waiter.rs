@@ -134,7 +134,8 @@ fn volume() -> Volume {
             path: CA_FILE.to_owned(),
             mode: None,
         }]),
-        optional: None,
+        // Without it the waiter says what is missing; else its Pod would only hang.
+        optional: Some(true),
     };
     let field = |file: &str, path: &str| DownwardAPIVolumeFile {
         path: file.to_owned(),

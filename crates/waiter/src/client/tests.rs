@@ -1,5 +1,6 @@
 //! Servers that say nothing, stop halfway or can't be reached, under limits that a test can wait for.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Mutex;
 use std::thread;
@@ -35,12 +36,14 @@ fn reply(version: &str) -> Reply {
 fn client(authority: &Authority, servers: &[String], limits: Limits) -> (tempfile::TempDir, Client) {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(CA_FILE), authority.bundle()).unwrap();
+    fs::write(directory.path().join(TOKEN_FILE), "token").unwrap();
     let arguments = Arguments {
         namespace: "default".to_owned(),
         migrator: "shop".to_owned(),
         containers: Vec::new(),
         revision: None,
         follower: false,
+        labels: BTreeMap::new(),
         servers: servers.to_vec(),
         server_name: SERVER_NAME.to_owned(),
         files: directory.path().to_owned(),

@@ -169,5 +169,5 @@ async fn a_pod_of_a_mesh_tells_it_to_leave_the_question_port_alone() {
     let meshed =
         shop_pod("shop").annotation("linkerd.io/inject", "enabled").annotation(annotation, "4000-5000");
     let pod = webhook.namespace.create(&meshed).await;
-    assert_eq!(pod.metadata.annotations.unwrap()[annotation], "4000-5000,8443");
+    assert_eq!(pod.metadata.annotations.unwrap()[annotation], "4000-5000,9444");
 }
