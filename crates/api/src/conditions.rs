@@ -57,11 +57,13 @@ pub enum Reason {
     ClaimInUse,
     /// Pods of an older revision wait for what will not be run.
     Superseded,
+    /// Pods wait that nothing can release: it can't be told what they were made from.
+    Stranded,
     /// Pods run without having been held.
     Ungated,
     /// Someone opened the gate by hand.
     GateOpen,
-    /// A Deployment is about to be called failed while its migration runs.
+    /// A Deployment is about to be called failed while its Pods wait.
     DeadlineNear,
     /// A run has empty directories where Pods have claims of their own.
     ClaimsEmptied,
@@ -71,7 +73,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
@@ -90,6 +92,7 @@ impl Reason {
         Self::Locked,
         Self::ClaimInUse,
         Self::Superseded,
+        Self::Stranded,
         Self::Ungated,
         Self::GateOpen,
         Self::DeadlineNear,
@@ -118,6 +121,7 @@ impl Reason {
             Self::Locked => "Locked",
             Self::ClaimInUse => "ClaimInUse",
             Self::Superseded => "Superseded",
+            Self::Stranded => "PodsStranded",
             Self::Ungated => "Ungated",
             Self::GateOpen => "GateOpen",
             Self::DeadlineNear => "ProgressDeadlineNear",
