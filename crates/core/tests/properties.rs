@@ -115,6 +115,11 @@ fn happen(world: &mut World, happening: &Happening) {
     }
 }
 
+fn is_stuck(world: &World) -> bool {
+    let stuck = |state: &ContainerState| matches!(state, ContainerState::Waiting(why) if !why.is_empty());
+    world.run_pods.iter().any(|pod| pod.unfinished() && stuck(&pod.containers[0].state))
+}
+
 /// Whatever may happen, and beside it another controller that thinks it leads: it has yet to see what is
 /// new, or goes on in the middle of a plan that it made long ago.
 fn happening_to_two() -> impl Strategy<Value = Happening> {
@@ -229,6 +234,10 @@ proptest! {
             if matches!(happening, Happening::ForeignRun) {
                 // Nothing that the operator writes could tell of it.
                 world.forget();
+            }
+            if matches!(happening, Happening::RunStarts) && is_stuck(&world) {
+                // While it is given up, no precondition tells of it: its result counts (contract §3).
+                continue;
             }
             let before: Vec<_> = world.done().into_iter().map(str::to_owned).collect();
             happen(&mut world, happening);

@@ -203,11 +203,13 @@ fn scaling_a_custom_kind_is_no_migration_where_templates_count() {
     held(&mut world, Some(&reference), "shop:v1", Some("uid-web/1"));
     world.migrate();
     set(&mut world, CLONE_SET, "web", "shop:v1", 2);
+    held(&mut world, Some(&reference), "shop:v1", Some("uid-web/1"));
     world.settle();
     let object = world.owners.get_mut(&reference).unwrap().as_mut().unwrap();
     object["status"] = json!({ "observedGeneration": 2, "updateRevision": "web-1" });
+    held(&mut world, Some(&reference), "shop:v1", Some("uid-web/1"));
     world.settle();
-    assert_eq!(world.started.len(), 1, "{:?}", world.done());
+    assert_eq!((world.started.len(), world.status.waiting), (1, Some(0)), "{:?}", world.done());
 }
 
 /// An init container runs once more when its node is started anew.
