@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use jiff::Timestamp;
 use migrations_api::{DoneKey, RerunOn, Source, names};
 use serde_json::Value;
 
@@ -206,6 +207,15 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
         Climb::Reached(workload) => workload,
     };
     let id = id_of(pod);
+    let proven = match workload.known {
+        Known::Kept | Known::Guessed => true,
+        // As admitted: labels can be changed later.
+        Known::Told => id == revision(pod.owner.as_ref(), &pod.labels),
+        Known::Unchanged => was_made_by_its_owner(pod, owners),
+    };
+    if !proven {
+        workload.known = Known::Guessed;
+    }
     let of_pod = admitted_container(pod, container);
     let has_image = |own: &OwnTemplate<'_>| {
         admitted_container(pod, Some(own.container)).is_some_and(|(_, image)| image == own.image)
@@ -247,8 +257,18 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
     let shared = origin
         .workload
         .as_ref()
-        .is_some_and(|workload| workload.own.is_some() && workload.known != Known::Guessed);
+        .is_some_and(|workload| workload.own.is_some() && workload.known == Known::Kept);
     Some((origin, shared))
+}
+
+/// Whether a Pod is no orphan that its owner adopted: those are older than it, or have a name of their own.
+fn was_made_by_its_owner(pod: &PodFacts, owners: &Owners) -> bool {
+    let Some(owner) = &pod.owner else { return false };
+    let object = owners.get(owner).and_then(Option::as_ref);
+    let since =
+        object.and_then(|object| object.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok());
+    let named = pod.name.strip_prefix(owner.name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    named && since.is_some_and(|since: Timestamp| pod.created >= Some(since))
 }
 
 /// The origin of a Pod that stands for itself.

@@ -7,7 +7,7 @@
 mod world;
 
 use migrations_api::RerunOn;
-use migrations_core::snapshot::OwnerRef;
+use migrations_core::snapshot::{OwnerRef, PodFacts};
 use rstest::rstest;
 use serde_json::json;
 use world::{World, admitted, owner, serve};
@@ -25,8 +25,9 @@ fn set(
     generation: i64,
 ) -> OwnerRef {
     let reference = owner(api_version, kind, name);
+    let created = jiff::Timestamp::from_second(world.clock).unwrap().to_string();
     let object = json!({
-        "metadata": { "generation": generation },
+        "metadata": { "generation": generation, "creationTimestamp": created },
         "spec": { "template": world::template(name, image, None) },
     });
     world.owners.insert(reference.clone(), Some(object));
@@ -36,6 +37,9 @@ fn set(
 /// A Pod that was admitted with that image and revision. Its uid.
 fn held(world: &mut World, reference: Option<&OwnerRef>, image: &str, revision: Option<&str>) -> String {
     let pod = world.pod("alone", image);
+    if let Some(owner) = reference {
+        pod.name = pod.name.replace("alone", &owner.name);
+    }
     pod.owner = reference.cloned();
     pod.labels.remove("pod-template-hash");
     if let Some((_, hash)) = revision.and_then(|it| it.split_once('/')) {
@@ -111,6 +115,36 @@ fn a_rewritten_image_of_a_template_that_was_never_changed_is_migrated_as_the_tem
     assert_eq!(world.started, ["shop:v1"]);
     assert_eq!(tied(&world, "shop:v1"), [uid]);
     assert_eq!((world.status.waiting, world.reason().as_str()), (Some(0), "UpToDate"));
+}
+
+/// Adopted: whatever it was made from, it wasn't this template.
+#[rstest]
+#[case::older_than_its_owner(|pod: &mut PodFacts| pod.created = Some(jiff::Timestamp::UNIX_EPOCH))]
+#[case::named_by_someone_else(|pod: &mut PodFacts| pod.name = "by-hand".to_owned())]
+fn an_orphan_is_not_released_by_the_template_of_the_owner_that_adopted_it(#[case] change: fn(&mut PodFacts)) {
+    let mut world = World::new();
+    let reference = set(&mut world, CONTROLLER, "web", "shop:v2", 1);
+    held(&mut world, Some(&reference), "shop:v2", None);
+    held(&mut world, Some(&reference), "shop:v1", None);
+    change(world.pods.last_mut().unwrap());
+    world.migrate().release().settle();
+    assert_eq!((world.done(), world.status.waiting), (vec!["shop:v2"], Some(1)));
+    assert_eq!(world.reason(), "PodsStranded");
+}
+
+/// What it was admitted with is what it is of.
+#[test]
+fn a_pod_that_is_given_another_hash_is_not_of_the_newest_revision() {
+    let mut world = World::new();
+    let reference = set(&mut world, CLONE_SET, "web", "shop:v2", 5);
+    let newest = json!({ "observedGeneration": 5, "updateRevision": "web-2" });
+    world.owners.get_mut(&reference).unwrap().as_mut().unwrap()["status"] = newest;
+    held(&mut world, Some(&reference), "shop:v1", Some("uid-web/1"));
+    let hash = ("controller-revision-hash".to_owned(), "2".to_owned());
+    world.pods.last_mut().unwrap().labels.extend([hash]);
+    world.settle();
+    assert!(world.started.is_empty());
+    assert_eq!(world.reason(), "PodsStranded");
 }
 
 /// As those of Kruise do.
