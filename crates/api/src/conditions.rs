@@ -61,11 +61,13 @@ pub enum Reason {
     ClaimInUse,
     /// Pods of an older revision wait for what will not be run.
     Superseded,
+    /// Pods wait that nothing can release: it can't be told what they were made from.
+    Stranded,
     /// Pods run without having been held.
     Ungated,
     /// Someone opened the gate by hand.
     GateOpen,
-    /// A Deployment is about to be called failed while its migration runs.
+    /// A Deployment is about to be called failed while its Pods wait.
     DeadlineNear,
     /// A run has empty directories where Pods have claims of their own.
     ClaimsEmptied,
@@ -75,7 +77,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
@@ -96,6 +98,7 @@ impl Reason {
         Self::Locked,
         Self::ClaimInUse,
         Self::Superseded,
+        Self::Stranded,
         Self::Ungated,
         Self::GateOpen,
         Self::DeadlineNear,
@@ -126,6 +129,7 @@ impl Reason {
             Self::Locked => "Locked",
             Self::ClaimInUse => "ClaimInUse",
             Self::Superseded => "Superseded",
+            Self::Stranded => "PodsStranded",
             Self::Ungated => "Ungated",
             Self::GateOpen => "GateOpen",
             Self::DeadlineNear => "ProgressDeadlineNear",

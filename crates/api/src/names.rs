@@ -111,10 +111,10 @@ pub fn entry_configuration(shard: usize) -> String {
 /// Longest label value, and longest name of a container or Job that Pods can be made from.
 const LABEL_LENGTH: usize = 63;
 
-/// `name` as a label value: itself where it fits, else cut and given a hash of the whole, so that
-/// two long names never meet (contract §2).
+/// `name` as a label value: itself where it fits, as the original has it, else cut and given a hash
+/// of the whole, so that two long names never meet (contract §2).
 pub fn label_value(name: &str) -> String {
-    shortened("", name, "")
+    if name.len() <= LABEL_LENGTH { name.to_owned() } else { shortened("", name, "") }
 }
 
 /// Name of the waiter container for a Migrator. A Migrator's name may hold dots, a container's
@@ -162,6 +162,12 @@ mod tests {
         let (one, two) = ("a".repeat(100), "a".repeat(101));
         assert_eq!(waiter_container(&one).len(), 63);
         assert_ne!(waiter_container(&one), waiter_container(&two));
+    }
+
+    #[test]
+    fn a_label_holds_every_name_that_fits_as_it_is() {
+        assert_eq!(label_value("shop.example"), "shop.example");
+        assert_eq!(label_value(&"a".repeat(64)).len(), 63);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod control_plane {
     mod run;
     mod seen;
     mod stories;
+    mod unstarted;
     mod watches;
     mod workloads;
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use migrations_api::{DoneKey, MigratorStatus, RunRecord, RunResult, Source};
+use migrations_api::{DoneKey, MigratorStatus, RunRecord, RunResult};
 use serde_json::Value;
 
 use crate::job;
@@ -103,21 +103,6 @@ impl<'a> Due<'a> {
     pub fn template(&self, valid: &Valid, request: Option<&str>, run_hash: &str) -> Option<&'a Value> {
         let templates = self.candidates.iter().filter_map(|source| source.origin.template);
         templates.into_iter().find(|template| job::run_hash(valid, template, request) == run_hash)
-    }
-}
-
-impl Choice<'_> {
-    /// The source as the status shows it.
-    pub fn source(&self) -> Source {
-        let origin = &self.source.origin;
-        Source {
-            api_version: origin.reference.api_version.clone(),
-            kind: origin.reference.kind.clone(),
-            name: origin.reference.name.clone(),
-            uid: origin.reference.uid.clone(),
-            pod: self.source.pod.name.clone(),
-            revision: origin.id.clone(),
-        }
     }
 }
 

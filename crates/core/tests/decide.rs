@@ -429,7 +429,8 @@ fn a_refused_job_is_told_in_the_api_servers_words() {
     let plan = world.look_and_crash_after(1);
     assert!(matches!(&plan.effects[..], [Effect::CreateJob(_)]));
     assert_eq!((world.reason().as_str(), world.true_conditions()), ("JobRefused", vec!["Stalled"]));
-    assert!(world.standing().1.contains("exceeded quota"));
+    let message = world.standing().1;
+    assert!(message.contains("exceeded quota") && message.contains("ResourceQuota"), "{message}");
 }
 
 #[test]

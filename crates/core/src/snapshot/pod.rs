@@ -113,6 +113,11 @@ impl PodFacts {
         self.init_containers.iter().any(|container| container.name == waiter)
     }
 
+    /// Whether it was made by the Job of that uid.
+    pub fn belongs_to(&self, job_uid: &str) -> bool {
+        self.owner.as_ref().and_then(|owner| owner.uid.as_deref()) == Some(job_uid)
+    }
+
     /// The key container: the named one, else the first.
     pub fn key_container(&self, name: Option<&str>) -> Option<&ContainerFacts> {
         match name {
