@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use migrations_api::names;
 use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_protocol::Arguments;
-use migrations_webhook::admission::{ADMIT_PATH, Admission};
+use migrations_webhook::admission::Admission;
 use migrations_webhook::settings::InForce;
 use migrations_webhook::view::View;
 use serde_json::{Map, Value, json};
@@ -103,7 +103,7 @@ fn webhook() -> Admission {
 }
 
 fn admit(body: Vec<u8>) -> (StatusCode, Bytes) {
-    let request = Request::post(ADMIT_PATH).body(Full::new(Bytes::from(body))).expect("a request");
+    let request = Request::post(names::ADMIT_PATH).body(Full::new(Bytes::from(body))).expect("a request");
     WEBHOOK.with(|(runtime, webhook)| {
         runtime.block_on(async {
             let response = webhook.handle(request).await;

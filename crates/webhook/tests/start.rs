@@ -236,7 +236,7 @@ async fn a_certificate_is_replaced_under_open_connections_and_outlives_its_secre
     let server = ApiServer::new();
     let (first, second) = (secret(), secret());
     server.set("secrets", Collection::Items(vec![first.clone()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     let open = trusting(&first);
     webhook.ask_by(&open, "shop").await.unwrap();
