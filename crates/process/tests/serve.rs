@@ -236,7 +236,7 @@ async fn who_sends_a_byte_now_and_then_is_not_waited_for(
 /// Sends a byte every now and then, for longer than anything may take, until the server closes.
 async fn trickle(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let writes = async {
+    let trickling = async {
         for byte in bytes.iter().chain(std::iter::repeat(&b'x')) {
             if writer.write_all(&[*byte]).await.is_err() {
                 break;
@@ -246,7 +246,7 @@ async fn trickle(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) {
         }
     };
     tokio::select! {
-        () = writes => {}
+        () = trickling => {}
         () = closes(&mut reader) => {}
     }
 }

@@ -133,14 +133,14 @@ where
             .header("content-type", "application/json")
             .body(Full::new(body.clone()))
             .unwrap();
-        let sent = Instant::now();
+        let begin = Instant::now();
         let response = send(request).await.unwrap();
         let status = response.status();
         let answer = response.into_body().collect().await.unwrap().to_bytes();
         let answered = Instant::now();
         assert!(status == 200 && answer.len() > 1000, "{status}: {answer:?}");
         if time.contains(&answered) {
-            latencies.push(answered - sent);
+            latencies.push(answered - begin);
         }
         if answered > time.end {
             return latencies;

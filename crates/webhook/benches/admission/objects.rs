@@ -1,6 +1,20 @@
 //! The objects of the measurement: Migrators, and a review of about 3 KB as an API server sends it.
 
+use migrations_protocol::TOKEN_AUDIENCE;
 use serde_json::{Value, json};
+
+/// The token that all waiters have.
+pub(crate) const TOKEN: &str = "e30.e30.c2ln";
+
+/// What the API server says of it.
+pub(crate) fn token_status() -> Value {
+    json!({
+        "authenticated": true, "audiences": [TOKEN_AUDIENCE],
+        "user": { "username": format!("system:serviceaccount:{NAMESPACE}:default"), "extra": {
+            "authentication.kubernetes.io/pod-name": ["web-1"], "authentication.kubernetes.io/pod-uid": ["web-1"],
+        } },
+    })
+}
 
 /// The namespace of the Pod that is reviewed.
 pub(crate) const NAMESPACE: &str = "shop";

@@ -1,5 +1,6 @@
 //! Questions that are held, each on a connection of its own, as waiters ask them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -69,11 +70,13 @@ async fn send(stream: &mut TlsStream<TcpStream>, seen: Option<String>) {
         containers: vec![Container { name: "web".to_owned(), image: objects::IMAGE.to_owned() }],
         revision: Some("0f3c1f0e-8d1a-4c53-9f3a-7f1d0c2b4a55/6f8c9d7b5".to_owned()),
         follower: false,
+        labels: BTreeMap::new(),
         seen,
     };
     let body = serde_json::to_string(&question).unwrap();
     let request = format!(
-        "POST {QUESTION_PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {QUESTION_PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+        objects::TOKEN,
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
