@@ -22,6 +22,7 @@ use serde_json::json;
 use super::admission;
 use super::kinds::{self, ROLLOUT, reference};
 use super::shop::{Controller, Shop, until_entry_says};
+use super::webhook;
 
 const CONTROLLER: &str = "migrations-controller";
 
@@ -54,16 +55,19 @@ async fn the_controller_is_refused_nothing_and_uses_each_of_its_rights() {
     lose_a_run(&shop).await;
     end_what_goes_on(&shop).await;
     fail_a_stateful_set(&shop).await;
+    refuse_a_run(&shop).await;
 
     // Another leader finds certificates that it can't use, and configurations to write to.
     controller.stop().await;
     tear_certificates(&plane).await;
+    let webhook = webhook::serve(&plane, names::OPERATOR_NAMESPACE).await;
     ship_configurations(&plane).await;
     let controller = start();
     until_entry_says(plane.client(), "shop:v1").await;
 
     plane.expect_rights_as_used(CONTROLLER, &UNSEEN).await;
     controller.stop().await;
+    webhook.request();
 }
 
 /// Each with an image of its own, so that each has a run.
@@ -161,6 +165,14 @@ async fn fail_a_stateful_set(shop: &Shop) {
         status.history[..2].iter().all(|it| it.result == RunResult::Failed)
     })
     .await;
+}
+
+/// Its Pod can't be made, and the Job's events say why.
+async fn refuse_a_run(shop: &Shop) {
+    shop.patch::<Migrator>("shop", json!({ "spec": { "serviceAccountName": "ddl" } })).await;
+    let refused = shop.template("refused:v1").label("role", "refused");
+    shop.namespace.create(&deployment("refused").template(&refused)).await;
+    shop.until_told(&["serviceaccount \"ddl\" not found"]).await;
 }
 
 /// The authority's Secret holds nothing of use, so that both are written anew.

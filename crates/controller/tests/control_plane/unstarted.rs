@@ -11,7 +11,7 @@ use super::shop::Shop;
 
 impl Shop {
     /// Waits until the Ready condition says all of it.
-    async fn until_told(&self, words: &[&str]) {
+    pub(super) async fn until_told(&self, words: &[&str]) {
         let told = |status: &migrations_api::MigratorStatus| {
             let ready = status.conditions.iter().find(|it| it.type_ == READY);
             ready.is_some_and(|it| words.iter().all(|word| it.message.contains(word)))
