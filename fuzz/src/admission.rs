@@ -1,5 +1,7 @@
 //! An admission review, from its bytes to the patched Pod.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -134,7 +136,7 @@ fn sendable(pod: &Value) -> bool {
 
 fn patched(pod: &Value, response: &Value) -> Value {
     assert_eq!(response["patchType"], "JSONPatch");
-    let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).expect("bytes");
+    let bytes = STANDARD.decode(response["patch"].as_str().expect("base64")).expect("base64");
     let patch: json_patch::Patch = serde_json::from_slice(&bytes).expect("a patch");
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).expect("the patch fits the Pod");

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
-use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -12,11 +12,13 @@ use kube::Api;
 use kube::api::PostParams;
 use migrations_api::names;
 use migrations_process::shutdown::Shutdown;
-use migrations_testkit::cluster::ControlPlane;
+use migrations_protocol::QUESTION_PATH;
+use migrations_testkit::cluster::{ControlPlane, free_ports};
 use migrations_webhook::config::Config;
 use migrations_webhook::run_with;
 use serde_json::json;
 use tokio::net::TcpStream;
+use ureq::tls::{RootCerts, TlsConfig};
 
 const WEBHOOK: &str = "migrations-webhook";
 
@@ -26,7 +28,7 @@ async fn the_webhook_is_refused_nothing_and_uses_each_of_its_rights() {
     plane.install_account(WEBHOOK).await;
     let [admission, question, probe] = free_ports();
     plane.expose(names::OPERATOR_NAMESPACE, names::WEBHOOK_SERVICE, 443, admission).await;
-    certificate(&plane).await;
+    let trusted = certificate(&plane).await;
     let config = Config::parse_from([
         WEBHOOK.to_owned(),
         "--waiter-image=waiter:1".to_owned(),
@@ -43,12 +45,26 @@ async fn the_webhook_is_refused_nothing_and_uses_each_of_its_rights() {
         assert!(!running.is_finished(), "it has ended");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // Whose token is it?
+    assert_eq!(tokio::task::spawn_blocking(move || ask(&trusted, question)).await.unwrap(), 401);
     plane.expect_rights_as_used(WEBHOOK, &[]).await;
     end.request();
 }
 
-/// As the controller makes it.
-async fn certificate(plane: &ControlPlane) {
+/// Asks as a waiter does, with a token that nobody made; returns the status of the response.
+fn ask(trusted: &str, port: u16) -> u16 {
+    let trusted = ureq::tls::Certificate::from_pem(trusted.as_bytes()).unwrap();
+    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
+    let agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).http_status_as_error(false).build();
+    let agent: ureq::Agent = agent.into();
+    let question = json!({ "namespace": "default", "migrator": "shop", "containers": [] });
+    let asking = agent.post(format!("https://localhost:{port}{QUESTION_PATH}"));
+    let asking = asking.header("authorization", "Bearer e30.e30.c2ln");
+    asking.send(question.to_string()).unwrap().status().as_u16()
+}
+
+/// As the controller makes it. Returns what to trust.
+async fn certificate(plane: &ControlPlane) -> String {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let bytes = |text: String| ByteString(text.into_bytes());
     let secret = json!({
@@ -58,10 +74,5 @@ async fn certificate(plane: &ControlPlane) {
     let secret: Secret = serde_json::from_value(secret).unwrap();
     let secrets = Api::namespaced(plane.client(), names::OPERATOR_NAMESPACE);
     secrets.create(&PostParams::default(), &secret).await.unwrap();
-}
-
-/// All are held until the last is known.
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    pair.cert.pem()
 }
