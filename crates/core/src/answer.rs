@@ -113,7 +113,7 @@ fn told(question: &Question, pod_uid: &str, migrator: &Migrator) -> Told {
         return follower(question, status);
     }
     if let Some(current) = status.current.as_ref().filter(|current| awaited.is(&current.key)) {
-        return current_run(question, current);
+        return current_run(question, current, status);
     }
     match status.history.iter().find(|record| awaited.is(&record.key)) {
         Some(record) if record.result == RunResult::Failed => return failed(question, record, migrator),
@@ -235,13 +235,19 @@ fn container_not_found(question: &Question, migrator: &Migrator) -> Told {
     )
 }
 
-fn current_run(question: &Question, current: &CurrentRun) -> Told {
+fn current_run(question: &Question, current: &CurrentRun, status: &MigratorStatus) -> Told {
     let CurrentRun { key, job, job_uid, attempt, started, .. } = current;
     if job_uid.is_none() {
         let message = format!(
             "waits for the migrations of {key}, about to start in Job {job} (attempt {attempt}); {}",
             look_at(question)
         );
+        return Told::wait(Reason::Pending.as_str(), message);
+    }
+    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY);
+    if let Some(ready) = ready.filter(|ready| ready.reason == Reason::Pending.as_str()) {
+        // Its container hasn't started, and the controller knows why.
+        let message = format!("waits: {}; {}", ready.message, look_at(question));
         return Told::wait(Reason::Pending.as_str(), message);
     }
     let namespace = &question.namespace;

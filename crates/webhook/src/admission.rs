@@ -75,7 +75,7 @@ impl Admission {
             return Some(Outcome::Refused(REACHED.to_owned()));
         }
         let namespace = review.namespace().unwrap_or_default();
-        let behind = self.view.catch_up(namespace, caller.migrators(), PATIENCE).await.err()?;
+        let behind = self.view.catch_up(caller.migrators(), PATIENCE).await.err()?;
         tracing::warn!(namespace, uid = behind.uid, "called for a Migrator that is not known here yet");
         Some(Outcome::NotYet(format!(
             "this replica of the webhook has not heard yet of the Migrator of namespace {namespace:?} with uid {}, \

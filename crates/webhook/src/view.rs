@@ -96,12 +96,19 @@ struct Known {
     namespaces: Namespaces,
     /// Gates of namespaces that have been asked for since they last changed.
     gates: HashMap<String, Arc<Gates>>,
+    /// Uids of those that are there.
+    uids: HashSet<String>,
     swept: Instant,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { namespaces: Namespaces::new(), gates: HashMap::new(), swept: Instant::now() }
+        Self {
+            namespaces: Namespaces::new(),
+            gates: HashMap::new(),
+            uids: HashSet::new(),
+            swept: Instant::now(),
+        }
     }
 }
 
@@ -126,10 +133,9 @@ impl View {
 
     /// Waits until this view may answer for the Migrators that an entry names, but no longer than
     /// `patience`; else returns one that it may not answer for.
-    pub async fn catch_up(&self, namespace: &str, named: &[Named], patience: Duration) -> Result<(), Named> {
-        let behind = |seen: Option<u64>| {
-            named.iter().find(|named| !named.is_seen(|| self.knows(namespace, &named.uid), seen))
-        };
+    pub async fn catch_up(&self, named: &[Named], patience: Duration) -> Result<(), Named> {
+        let behind =
+            |seen: Option<u64>| named.iter().find(|named| !named.is_seen(|| self.knows(&named.uid), seen));
         let now = *self.seen.borrow();
         if behind(now).is_none() {
             return Ok(());
@@ -160,10 +166,8 @@ impl View {
         self.seen.send_replace(version);
     }
 
-    fn knows(&self, namespace: &str, uid: &str) -> bool {
-        let known = self.read();
-        let mut entries = known.namespaces.get(namespace).into_iter().flat_map(BTreeMap::values);
-        entries.any(|entry| entry.borrow().uid() == Some(uid))
+    fn knows(&self, uid: &str) -> bool {
+        self.read().uids.contains(uid)
     }
 
     /// A Migrator came or changed.
@@ -192,21 +196,23 @@ impl View {
     /// A Migrator is gone.
     pub fn remove(&self, (namespace, name): &Key) {
         let mut known = self.write();
-        known.gates.remove(namespace);
-        if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
-            entry.send_replace(Entry::absent());
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.remove(namespace);
+        if let Some(entry) = namespaces.get(namespace).and_then(|entries| entries.get(name)) {
+            forget(uids, &entry.send_replace(Entry::absent()));
         }
     }
 
     /// All Migrators but these are gone.
     pub fn retain(&self, keys: &HashSet<Key>) {
         let mut known = self.write();
-        known.gates.clear();
-        for (namespace, entries) in &known.namespaces {
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.clear();
+        for (namespace, entries) in namespaces {
             for (name, entry) in entries {
                 let listed = keys.contains(&(namespace.clone(), name.clone()));
                 if !listed && !matches!(*entry.borrow(), Entry::Absent { .. }) {
-                    entry.send_replace(Entry::absent());
+                    forget(uids, &entry.send_replace(Entry::absent()));
                 }
             }
         }
@@ -225,9 +231,12 @@ impl View {
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
         let mut known = self.write();
-        known.gates.remove(namespace);
-        let entries = known.namespaces.entry(namespace.clone()).or_default();
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.remove(namespace);
+        let entries = namespaces.entry(namespace.clone()).or_default();
         let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(Entry::absent()));
+        forget(uids, &sender.borrow());
+        uids.extend(entry.uid().map(str::to_owned));
         sender.send_if_modified(|known| {
             let changed = *known != entry;
             *known = entry;
@@ -256,6 +265,13 @@ impl Known {
             !entries.is_empty()
         });
         self.gates.retain(|namespace, _| self.namespaces.contains_key(namespace));
+    }
+}
+
+/// An entry is gone, or becomes another.
+fn forget(uids: &mut HashSet<String>, entry: &Entry) {
+    if let Some(uid) = entry.uid() {
+        uids.remove(uid);
     }
 }
 
@@ -375,10 +391,10 @@ mod tests {
         view.restart_at(Some(40));
         let patience = Duration::from_secs(3);
         let (start, ours) = (Instant::now(), named("7d1f", 41));
-        assert_eq!(view.catch_up("a", &ours, patience).await, Err(ours[0].clone()));
+        assert_eq!(view.catch_up(&ours, patience).await, Err(ours[0].clone()));
         assert_eq!(start.elapsed(), patience);
 
-        let waits = view.catch_up("a", &ours, patience);
+        let waits = view.catch_up(&ours, patience);
         let comes = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             view.advance(Some("41"));
@@ -386,7 +402,7 @@ mod tests {
         let (caught_up, ()) = tokio::join!(waits, comes);
         assert_eq!(caught_up, Ok(()));
         assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "at once when it comes");
-        assert_eq!(view.catch_up("a", &named("gone", 30), patience).await, Ok(()));
+        assert_eq!(view.catch_up(&named("gone", 30), patience).await, Ok(()));
         assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "nothing to wait for");
     }
 
@@ -395,8 +411,8 @@ mod tests {
         let view = View::default();
         let is_at = async |version| {
             let now = Duration::ZERO;
-            view.catch_up("a", &named("x", version), now).await.is_ok()
-                && view.catch_up("a", &named("x", version + 1), now).await.is_err()
+            view.catch_up(&named("x", version), now).await.is_ok()
+                && view.catch_up(&named("x", version + 1), now).await.is_err()
         };
         view.restart_at(Some(7));
         view.advance(Some("9"));
@@ -419,10 +435,9 @@ mod tests {
             known["metadata"] = json!({"name": name, "namespace": "a", "uid": name});
             known["spec"] = spec;
             view.apply(serde_json::from_value(known.clone()).unwrap());
-            assert_eq!(view.catch_up("a", &named(name, 41), Duration::ZERO).await, Ok(()));
+            assert_eq!(view.catch_up(&named(name, 41), Duration::ZERO).await, Ok(()));
         }
-        assert!(view.catch_up("a", &named("other", 41), Duration::ZERO).await.is_err());
-        assert!(view.catch_up("b", &named("good", 41), Duration::ZERO).await.is_err());
+        assert!(view.catch_up(&named("other", 41), Duration::ZERO).await.is_err());
     }
 
     #[tokio::test]

@@ -131,6 +131,11 @@ fn nobody_is_released_by_what_cannot_be_compared(#[case] spec: Value, #[case] la
 #[case::running(
     json!({}), json!({"current": current("shop:2", Some("u"))}),
     "Running", "running in Job shop-x (attempt 2, since 2026-11-22T10:00:00Z); `kubectl logs -n default job/shop-x`")]
+#[case::it_cannot_start(
+    json!({}), json!({"current": current("shop:2", Some("u")), "conditions": [{"type": "Ready", "status": "False",
+        "reason": "Pending", "message": "migration of shop:2 has not started in Job shop-x: exceeded quota: few",
+        "lastTransitionTime": "2026-11-22T10:00:00Z"}]}),
+    "Pending", "waits: migration of shop:2 has not started in Job shop-x: exceeded quota: few; `kubectl describe")]
 #[case::running_again_after_a_failure(
     json!({}), json!({"current": current("shop:2", Some("u")), "history": [record("shop:2", "Failed", "")]}),
     "Running", "attempt 2")]

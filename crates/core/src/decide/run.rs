@@ -334,12 +334,11 @@ fn pending(run: &CurrentRun) -> Standing {
 
 fn running(run: &CurrentRun, why_not_started: &str) -> Standing {
     let CurrentRun { key, job, .. } = run;
-    let message = if why_not_started.is_empty() {
-        format!("migrating {key} in Job {job}")
-    } else {
-        format!("migration of {key} has not started in Job {job}: {why_not_started}")
-    };
-    Standing::reconciling(Reason::Running, message)
+    if why_not_started.is_empty() {
+        return Standing::reconciling(Reason::Running, format!("migrating {key} in Job {job}"));
+    }
+    let message = format!("migration of {key} has not started in Job {job}: {why_not_started}");
+    Standing::reconciling(Reason::Pending, message)
 }
 
 fn took(started: Option<Timestamp>, finished: Option<Timestamp>) -> String {
