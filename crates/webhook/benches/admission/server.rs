@@ -61,6 +61,8 @@ impl Server {
         let (chain, key) = (generated.cert.pem(), generated.signing_key.serialize_pem());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(ROLE)
+            // As the manifests have it.
+            .env("MIMALLOC_ALLOW_THP", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
