@@ -72,7 +72,8 @@ fn run_one(binaries: &Path, target: &str) -> Result<()> {
         .arg(format!("-max_total_time={TIME}"))
         .arg(format!("-timeout={INPUT_TIME}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .args(["-print_final_stats=1", "-verbosity=0"])
+        // The same inputs in the same order, as far as a machine gets in that time.
+        .args(["-seed=1", "-print_final_stats=1", "-verbosity=0"])
         // The first folder is where new inputs go.
         .args([found, folder().join("seeds").join(target)]);
     command::show(&mut fuzzer)
