@@ -6,22 +6,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
+use crate::cli::Built;
 use crate::environment::{Environment, Prepared};
 use crate::progress::seconds;
 use crate::{binaries, command, interrupt, runner, scenarios};
 
 /// Runs all checks.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(built: &Built) -> Result<()> {
     let mut report = Report::default();
-    let outcome = checks(&mut report);
+    let outcome = checks(built, &mut report);
     report.print();
     outcome
 }
 
-fn checks(report: &mut Report) -> Result<()> {
+fn checks(built: &Built, report: &mut Report) -> Result<()> {
     // What the later checks need is downloaded and built while the earlier ones run.
     let prepared = thread::scope(|scope| {
-        let prepared = scope.spawn(Prepared::get);
+        let prepared = scope.spawn(|| Prepared::get(built));
         let checked = quick_checks(report);
         if checked.is_err() {
             interrupt::raise();
