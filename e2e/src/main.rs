@@ -10,6 +10,7 @@ mod command;
 mod demo;
 mod engine;
 mod environment;
+mod flake;
 mod images;
 mod interrupt;
 mod measure;

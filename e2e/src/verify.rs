@@ -8,8 +8,9 @@ use anyhow::{Result, anyhow};
 
 use crate::cli::Built;
 use crate::environment::{Environment, Prepared};
+use crate::flake::{self, Nix};
 use crate::progress::seconds;
-use crate::{binaries, command, interrupt, runner, scenarios};
+use crate::{binaries, command, images, interrupt, runner, scenarios};
 
 /// Runs all checks.
 pub(crate) fn run(built: &Built) -> Result<()> {
@@ -52,8 +53,20 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
     } else {
         report.skip("cargo deny check", "cargo-deny is not installed (cargo install --locked cargo-deny)");
     }
-    report
-        .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))
+    let environment = report.check("bringing a cluster up", || Environment::up(prepared))?;
+    if flake::is_checkable() {
+        report.check("the flake, with a stand-in for nixpkgs", || {
+            let nix = Nix::find_or_fetch()?;
+            nix.check()?;
+            images::compare(environment.cluster().engine(), &nix.images()?)
+        })?;
+    } else {
+        report.skip(
+            "the flake, with a stand-in for nixpkgs",
+            "there is neither a Nix nor root, who could make /nix",
+        );
+    }
+    report.check("scenarios on a real cluster", || runner::run(&environment, &scenarios::all()))
 }
 
 fn quick_checks(report: &mut Report) -> Result<()> {
