@@ -34,6 +34,7 @@
           ./clippy.toml
           ./crates
           ./e2e
+          ./fuzz
           ./manifests
           ./nix/images.json
           ./rustfmt.toml

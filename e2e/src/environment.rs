@@ -153,6 +153,18 @@ impl Environment {
         note(format!("the state of the cluster at that time is in {}", folder.display()));
     }
 
+    /// Installs the operator as users do, or brings back what is missing of it, and waits until it runs.
+    pub(crate) fn install_operator(&self) -> Result<()> {
+        self.apply_manifests()?;
+        self.wait_for_operator()
+    }
+
+    fn apply_manifests(&self) -> Result<()> {
+        let mut apply = self.cluster.kubectl();
+        apply.args(["apply", "--server-side", "--kustomize"]).arg(paths::workspace().join("manifests"));
+        command::run(&mut apply)
+    }
+
     fn install(&self, images: &[String]) -> Result<()> {
         step("waiting for the cluster to be ready", || self.cluster.make_ready())?;
         let loaded = self.cluster.loaded_images();
@@ -160,10 +172,7 @@ impl Environment {
         if loaded.as_ref() != Some(&current) {
             step("loading images into the cluster", || self.cluster.load(images))?;
         }
-        let manifests = paths::workspace().join("manifests");
-        let mut apply = self.cluster.kubectl();
-        apply.args(["apply", "--server-side", "--kustomize"]).arg(&manifests);
-        step("applying the manifests", || command::run(&mut apply))?;
+        step("applying the manifests", || self.apply_manifests())?;
         if loaded.is_some_and(|loaded| loaded != current) {
             // An image that changed has the same name as before.
             command::run(self.namespaced().args(["rollout", "restart", "deployment"]))?;

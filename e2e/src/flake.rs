@@ -1,4 +1,4 @@
-//! The flake, checked and built where nixpkgs can't be had: with a Nix of its own where there is none, and the stand-in
+//! The flake, checked where nixpkgs can't be had: with a Nix of its own where there is none, and the stand-in
 //! of `nix/stand-in` for nixpkgs.
 
 use std::env::consts::ARCH;
@@ -57,17 +57,6 @@ impl Nix {
         )?;
         let mut check = self.nix_with_stand_in(&["flake", "check"]);
         command::run(check.args(["--no-build", "--all-systems"]).arg(paths::workspace()))
-    }
-
-    /// Builds the images; returns the folder of their archives.
-    pub(crate) fn images(&self) -> Result<PathBuf> {
-        let images = paths::left_over("images")?;
-        let mut build = self.nix_with_stand_in(&["build"]);
-        build.arg(format!("{}#images", paths::workspace().display()));
-        build.arg("--out-link").arg(&images);
-        // The compiled dependencies are those of the images that are built without Nix.
-        command::run(build.env("STAND_IN_TARGET", paths::workspace().join("target")))?;
-        Ok(images)
     }
 
     fn nix(&self) -> Command {

@@ -11,6 +11,7 @@ mod demo;
 mod engine;
 mod environment;
 mod flake;
+mod fuzzing;
 mod images;
 mod interrupt;
 mod measure;

@@ -27,6 +27,10 @@ pub enum Reason {
     UpToDate,
     /// The webhook entry is not in place yet.
     GatePending,
+    /// The API server can't reach the webhook.
+    WebhookUnreachable,
+    /// The API server refused the webhook entry.
+    EntryRefused,
     /// A migration is due and about to start.
     Pending,
     /// A migration runs.
@@ -57,11 +61,13 @@ pub enum Reason {
     ClaimInUse,
     /// Pods of an older revision wait for what will not be run.
     Superseded,
+    /// Pods wait that nothing can release: it can't be told what they were made from.
+    Stranded,
     /// Pods run without having been held.
     Ungated,
     /// Someone opened the gate by hand.
     GateOpen,
-    /// A Deployment is about to be called failed while its migration runs.
+    /// A Deployment is about to be called failed while its Pods wait.
     DeadlineNear,
     /// A run has empty directories where Pods have claims of their own.
     ClaimsEmptied,
@@ -71,10 +77,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Idle,
         Self::UpToDate,
         Self::GatePending,
+        Self::WebhookUnreachable,
+        Self::EntryRefused,
         Self::Pending,
         Self::Running,
         Self::Failed,
@@ -90,6 +98,7 @@ impl Reason {
         Self::Locked,
         Self::ClaimInUse,
         Self::Superseded,
+        Self::Stranded,
         Self::Ungated,
         Self::GateOpen,
         Self::DeadlineNear,
@@ -103,6 +112,8 @@ impl Reason {
             Self::Idle => "Idle",
             Self::UpToDate => "UpToDate",
             Self::GatePending => "GatePending",
+            Self::WebhookUnreachable => "WebhookUnreachable",
+            Self::EntryRefused => "EntryRefused",
             Self::Pending => "Pending",
             Self::Running => "Running",
             Self::Failed => "MigrationFailed",
@@ -118,6 +129,7 @@ impl Reason {
             Self::Locked => "Locked",
             Self::ClaimInUse => "ClaimInUse",
             Self::Superseded => "Superseded",
+            Self::Stranded => "PodsStranded",
             Self::Ungated => "Ungated",
             Self::GateOpen => "GateOpen",
             Self::DeadlineNear => "ProgressDeadlineNear",

@@ -71,12 +71,25 @@ pub const WEBHOOK_SERVICE: &str = "migrations-webhook";
 /// Port of [`WEBHOOK_SERVICE`] for admission reviews, called by the API server.
 pub const ADMISSION_PORT: u16 = 443;
 
+/// Port of the webhook's Pods for admission reviews, as shipped. [`ADMISSION_PORT`] leads to it.
+pub const ADMISSION_LISTEN_PORT: u16 = 9443;
+
+/// Path of admission reviews. What follows it names the entry that called.
+pub const ADMIT_PATH: &str = "/admit";
+
 /// Port of [`WEBHOOK_SERVICE`] for the waiters' questions.
-pub const QUESTION_PORT: u16 = 8443;
+pub const QUESTION_PORT: u16 = 9444;
 
 /// The shipped webhook configuration for Pods annotated as required. Sorts after the
 /// configurations of service meshes, so that the waiter comes first in the Pod (contract §7).
 pub const REQUIRED_CONFIGURATION: &str = "zz-migrations-required";
+
+/// The shipped webhook configuration by which the controller finds out whether the API server
+/// reaches the webhook (contract §7).
+pub const PROBE_CONFIGURATION: &str = "zz-migrations-probe";
+
+/// Label of the Pod that asks that, which is never created.
+pub const PROBE_LABEL: &str = "migrations.coderanger.net/probe";
 
 /// Label of the leases that are locks (contract §5).
 pub const LOCK_LABEL: &str = "migrations.coderanger.net/lock";
@@ -98,10 +111,10 @@ pub fn entry_configuration(shard: usize) -> String {
 /// Longest label value, and longest name of a container or Job that Pods can be made from.
 const LABEL_LENGTH: usize = 63;
 
-/// `name` as a label value: itself where it fits, else cut and given a hash of the whole, so that
-/// two long names never meet (contract §2).
+/// `name` as a label value: itself where it fits, as the original has it, else cut and given a hash
+/// of the whole, so that two long names never meet (contract §2).
 pub fn label_value(name: &str) -> String {
-    shortened("", name, "")
+    if name.len() <= LABEL_LENGTH { name.to_owned() } else { shortened("", name, "") }
 }
 
 /// Name of the waiter container for a Migrator. A Migrator's name may hold dots, a container's
@@ -149,6 +162,12 @@ mod tests {
         let (one, two) = ("a".repeat(100), "a".repeat(101));
         assert_eq!(waiter_container(&one).len(), 63);
         assert_ne!(waiter_container(&one), waiter_container(&two));
+    }
+
+    #[test]
+    fn a_label_holds_every_name_that_fits_as_it_is() {
+        assert_eq!(label_value("shop.example"), "shop.example");
+        assert_eq!(label_value(&"a".repeat(64)).len(), 63);
     }
 
     #[test]

@@ -46,6 +46,11 @@ pub struct MigratorStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededRevision>,
 
+    /// Revisions of Deployments with waiting Pods of which it was told that their
+    /// `progressDeadlineSeconds` is about to pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deadlines_told: Vec<String>,
+
     /// Runs that ended, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<RunRecord>,
@@ -108,14 +113,11 @@ pub struct CurrentRun {
     /// How many attempts at the same have failed before this one.
     #[serde(default)]
     pub failures: i32,
-    /// When it was claimed.
+    /// When it was claimed; once its Job was let go, since then.
     pub started: MicroTime,
     /// Why it is being given up, its container never having started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<String>,
-    /// Whether it was told that the Deployment's progress deadline is near.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub deadline_told: bool,
 }
 
 /// A key that Pods no longer wait for.
@@ -130,7 +132,8 @@ pub struct DoneKey {
     /// How it came to be done.
     pub how: How,
     /// Revisions whose Pods are released by this, although their own image isn't the key: another
-    /// webhook rewrote it, or they follow another workload.
+    /// webhook rewrote it, or they follow another workload. The uid of a Pod where no revision tells
+    /// it from others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<String>,
     /// Due once more, by request or because `spec.image` changed. Holds no Pod.
@@ -149,7 +152,8 @@ impl DoneKey {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SupersededRevision {
-    /// The revision: uid of the Pods' controller, with the hash of its template where it has one.
+    /// The revision: uid of the Pods' controller, with the hash of its template where it has one; the
+    /// uid of a Pod where no revision tells it from others.
     pub revision: String,
     /// What replaced it, and the way out.
     pub reason: String,

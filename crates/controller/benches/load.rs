@@ -14,6 +14,9 @@
 mod controller;
 #[path = "load/crowd.rs"]
 mod crowd;
+#[allow(clippy::expect_used, reason = "of tests")]
+#[path = "../tests/control_plane/webhook.rs"]
+mod webhook;
 #[path = "load/writes.rs"]
 mod writes;
 
@@ -98,6 +101,7 @@ async fn open() -> ControlPlane {
     let operator = serde_json::from_value(json!({ "metadata": { "name": names::OPERATOR_NAMESPACE } }));
     Api::<Namespace>::all(plane.client()).create(&PostParams::default(), &operator.unwrap()).await.unwrap();
     writes::ship_configurations(&plane.client()).await;
+    webhook::serve(&plane, names::OPERATOR_NAMESPACE).await;
     plane
 }
 

@@ -3,40 +3,50 @@
 //! `ConfigMap` of each namespace with a Migrator. What is renewed when is decided by
 //! [`migrations_core::certificates`].
 //!
-//! Every write carries a precondition, so that two controllers never serve from two authorities:
-//! the one that comes second reads again and takes what the first made.
+//! Every write carries a precondition and is followed by another look, so that two controllers never
+//! serve from two authorities, and whoever comes after a crash goes on where it happened.
 
 mod chain;
+mod clients;
+mod secrets;
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
-use k8s_openapi::ByteString;
+use futures::{FutureExt, Stream, StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CA_BUNDLE_KEY, CA_SECRET, FIELD_MANAGER, SERVING_SECRET};
-use migrations_core::certificates::{Renewal, decide, service_names};
+use migrations_core::certificates::{Facts, Lifetimes, Step, Told, decide, rest, service_names};
 use serde_json::json;
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
 
-use chain::{Pair, Unusable, issue_leaf, make_authority, read_authority, read_leaf};
+use crate::watch::Guarded;
+use chain::{Authority, issue_leaf, make_authority};
+use secrets::{Authorities, Read};
 
-/// How often a lost race is run again. Each time, another controller has made progress.
-const RACES: usize = 3;
+/// Steps of one look at most: five, and some lost races, in each of which another controller has
+/// made progress.
+const LOOKS: usize = 8;
 
-/// The authority's Secret. The names are not those of a TLS Secret, so that nobody serves with it.
-const AUTHORITY: Form = Form { secret: CA_SECRET, kind: "Opaque", certificate: CA_BUNDLE_KEY, key: "ca.key" };
+/// The longest pause: time may be set, and a watch may be silent for a reason.
+const PAUSE: Duration = Duration::from_hours(1);
 
-/// The serving certificate's Secret.
-const LEAF: Form =
-    Form { secret: SERVING_SECRET, kind: "kubernetes.io/tls", certificate: "tls.crt", key: "tls.key" };
+/// Pause after a fault.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// The certificates that clients of the webhook trust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaBundle {
-    /// One today; old and new while an authority is replaced, once that has two phases.
+    /// One most of the time; old and new while an authority is replaced.
     pem: String,
 }
 
@@ -67,21 +77,15 @@ pub enum Error {
     /// Others wrote each time.
     #[error("another controller keeps writing the certificates")]
     Raced,
+    /// It isn't known whom clients trust.
+    #[error("cannot read MutatingWebhookConfiguration {0}")]
+    Clients(String, #[source] kube::Error),
+    /// The bundle of a namespace isn't known.
+    #[error("cannot read ConfigMap {CA_BUNDLE_CONFIG_MAP} in namespace {0}")]
+    ReadBundle(String, #[source] kube::Error),
     /// The bundle didn't get into a namespace.
     #[error("cannot write ConfigMap {CA_BUNDLE_CONFIG_MAP} in namespace {0}")]
     Bundle(String, #[source] kube::Error),
-}
-
-/// Makes or renews the certificates in the operator's `namespace` where that is due, and returns
-/// what is to be trusted.
-pub async fn ensure(client: &Client, namespace: &str, now: Timestamp) -> Result<CaBundle, Error> {
-    let secrets = Api::namespaced(client.clone(), namespace);
-    for _ in 0..RACES {
-        if let Some(bundle) = attempt(&secrets, &service_names(namespace), now).await? {
-            return Ok(bundle);
-        }
-    }
-    Err(Error::Raced)
 }
 
 /// Puts `bundle` into a namespace with a Migrator. Writes only where it isn't there.
@@ -105,108 +109,174 @@ pub async fn ensure_bundle(client: &Client, namespace: &str, bundle: &CaBundle) 
     Ok(())
 }
 
-/// One look and what follows from it. Nothing, where another controller wrote in between.
-async fn attempt(
-    secrets: &Api<Secret>,
-    service_names: &[String],
-    now: Timestamp,
-) -> Result<Option<CaBundle>, Error> {
-    let authority_secret = AUTHORITY.read(secrets).await?;
-    let leaf_secret = LEAF.read(secrets).await?;
-    let authority = AUTHORITY.usable(authority_secret.as_ref(), read_authority);
-    let authority_pair = authority.as_ref().map(|(pair, _)| pair);
-    let leaf = LEAF.usable(leaf_secret.as_ref(), |pair| read_leaf(pair, authority_pair));
-
-    let validity = authority.as_ref().map(|(_, validity)| *validity);
-    let renewal = decide(validity, leaf.as_ref().map(|(_, leaf)| leaf), service_names, now);
-    let kept = if renewal == Renewal::Authority { None } else { authority };
-    let authority = if let Some((pair, _)) = kept {
-        pair
-    } else {
-        let made = make_authority(now).map_err(|error| Error::Make(CA_SECRET, error))?;
-        if !AUTHORITY.write(secrets, authority_secret, &made).await? {
-            return Ok(None);
-        }
-        made
-    };
-    if renewal != Renewal::Nothing {
-        let made =
-            issue_leaf(&authority, service_names, now).map_err(|error| Error::Make(SERVING_SECRET, error))?;
-        if !LEAF.write(secrets, leaf_secret, &made).await? {
-            return Ok(None);
-        }
-    }
-    Ok(Some(CaBundle { pem: authority.certificate }))
+/// Makes, renews and replaces the certificates.
+pub struct CertificateKeeper {
+    client: Client,
+    namespace: String,
+    lifetimes: Lifetimes,
+    migrators: Store<Guarded>,
+    bundle: channel::Sender<Option<CaBundle>>,
+    published: Option<Published>,
 }
 
-/// How a pair is kept in a Secret.
-struct Form {
-    secret: &'static str,
-    kind: &'static str,
-    certificate: &'static str,
-    key: &'static str,
+/// A certificate that was found wherever clients look, and when that was seen first.
+///
+/// Not when it was written, and not kept anywhere: what counts is that it is there to be read, as
+/// this process has seen it by its own clock. A controller that takes over in the middle looks for
+/// itself and waits anew. Meanwhile what serves goes on, so that costs nothing.
+struct Published {
+    certificate: String,
+    since: Instant,
 }
 
-impl Form {
-    async fn read(&self, secrets: &Api<Secret>) -> Result<Option<Secret>, Error> {
-        secrets.get_opt(self.secret).await.map_err(|error| Error::Read(self.secret, error))
+impl CertificateKeeper {
+    /// For the operator in `namespace`. What is to be trusted goes to `bundle`; it has arrived where
+    /// it is in the namespaces of `migrators` and in every webhook entry.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        lifetimes: Lifetimes,
+        migrators: Store<Guarded>,
+        bundle: channel::Sender<Option<CaBundle>>,
+    ) -> Self {
+        Self { client, namespace: namespace.to_owned(), lifetimes, migrators, bundle, published: None }
     }
 
-    /// What `read` finds in a Secret; a Secret that can't be used counts as missing, and is told.
-    fn usable<T>(
-        &self,
-        secret: Option<&Secret>,
-        read: impl FnOnce(&Pair) -> Result<T, Unusable>,
-    ) -> Option<(Pair, T)> {
-        let pair = self.pair(secret?);
-        match read(&pair) {
-            Ok(facts) => Some((pair, facts)),
+    /// Keeps them in place for as long as it is polled: looks when one of the Secrets changes, and
+    /// when something is due.
+    pub async fn run(mut self) {
+        let mut changes = std::pin::pin!(changes(&self.client, &self.namespace));
+        loop {
+            let pause = match self.look(Timestamp::now()).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, source, "the certificates are not in place; trying again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                Some(()) = changes.next() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes the steps that are due, and returns when to look again if nothing changes.
+    pub async fn look(&mut self, now: Timestamp) -> Result<Duration, Error> {
+        let service_names = service_names(&self.namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        for _ in 0..LOOKS {
+            let told = clients::told(&self.client, now).await?;
+            let Read { mut authorities, leaf, authority_secret, leaf_secret } =
+                secrets::read(&secrets, &told).await?;
+            let facts = Facts {
+                current: authorities.current.as_ref().map(|authority| authority.validity),
+                next: authorities.next.as_ref().map(|authority| authority.validity),
+                old: !authorities.old.is_empty(),
+                told: match &authorities.current {
+                    _ if told.is_empty() => Told::Nobody,
+                    Some(current) if told.contains(&current.pair.certificate) => Told::Current,
+                    _ => Told::Others,
+                },
+                unkept: told.iter().any(|certificate| !authorities.bundle().contains(certificate)),
+                leaf,
+                published_for: self.published_for(authorities.next.as_ref()).await,
+            };
+            let step = decide(&facts, &service_names, &self.lifetimes, now);
+            // A bundle that is about to grow isn't told: it may lack what clients trust.
+            if !matches!(step, Step::Begin | Step::Recover | Step::Introduce) {
+                self.tell(&authorities);
+            }
+            let new_authority =
+                || make_authority(now, &self.lifetimes).map_err(|error| Error::Make(CA_SECRET, error));
+            match step {
+                Step::Rest => return Ok(self.pause(&facts, now)),
+                Step::Issue => {
+                    // Nothing is issued without.
+                    if let Some(current) = &authorities.current {
+                        let leaf = issue_leaf(current, &service_names, now, &self.lifetimes)
+                            .map_err(|error| Error::Make(SERVING_SECRET, error))?;
+                        secrets::write_leaf(&secrets, leaf_secret, &leaf).await?;
+                    }
+                    continue;
+                }
+                Step::Begin => authorities.current = Some(new_authority()?),
+                Step::Introduce => authorities.next = Some(new_authority()?),
+                Step::Recover => authorities.recover(told),
+                Step::Promote => authorities.promote(),
+                Step::Forget => authorities.old.clear(),
+            }
+            if secrets::write_authorities(&secrets, authority_secret, &authorities).await? {
+                tracing::info!(?step, trusted = authorities.bundle().len(), "the authority was changed");
+            }
+        }
+        Err(Error::Raced)
+    }
+
+    fn tell(&self, authorities: &Authorities) {
+        let bundle = Some(CaBundle { pem: authorities.bundle().concat() });
+        self.bundle.send_if_modified(|told| {
+            let changed = *told != bundle;
+            *told = bundle;
+            changed
+        });
+    }
+
+    /// For how long the next authority has been wherever clients look.
+    async fn published_for(&mut self, next: Option<&Authority>) -> Option<SignedDuration> {
+        let certificate = next?.pair.certificate.clone();
+        let since = match self.published.take() {
+            Some(published) if published.certificate == certificate => published.since,
+            _ => Instant::now(),
+        };
+        // Before the first list there seems to be no Migrator.
+        self.migrators.wait_until_ready().now_or_never()?.ok()?;
+        match clients::first_without(&self.client, &self.migrators.state(), &certificate).await {
+            Ok(None) => {
+                self.published = Some(Published { certificate, since });
+                SignedDuration::try_from(since.elapsed()).ok()
+            }
+            Ok(Some(place)) => {
+                tracing::info!(place, "clients don't trust the next authority there yet");
+                None
+            }
             Err(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(secret = self.secret, %error, source, "the Secret cannot be used and is replaced");
+                tracing::warn!(%error, source, "it isn't known whether clients trust the next authority");
                 None
             }
         }
     }
 
-    /// Text that isn't there or isn't UTF-8 fails where it is parsed.
-    fn pair(&self, secret: &Secret) -> Pair {
-        let text = |key| {
-            let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-            bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default()
-        };
-        Pair { certificate: text(self.certificate), key: text(self.key) }
+    fn pause(&self, facts: &Facts, now: Timestamp) -> Duration {
+        let unpublished = facts.next.is_some() && facts.published_for.is_none();
+        // Nothing is late meanwhile: a part of what comes after it is often enough.
+        let unpublished = unpublished.then_some(self.lifetimes.arrival / 4);
+        let due = [rest(facts, &self.lifetimes, now), unpublished].into_iter().flatten().min();
+        due.and_then(|due| Duration::try_from(due).ok()).map_or(PAUSE, |due| due.min(PAUSE))
     }
+}
 
-    /// Writes a pair over the Secret that was read, or makes the one that was missing. Returns
-    /// whether that was still so.
-    async fn write(&self, secrets: &Api<Secret>, read: Option<Secret>, pair: &Pair) -> Result<bool, Error> {
-        let Pair { certificate, key } = pair;
-        let text = |text: &str| ByteString(text.as_bytes().to_vec());
-        let data = BTreeMap::from([
-            (self.certificate.to_owned(), text(certificate)),
-            (self.key.to_owned(), text(key)),
-        ]);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let written = if let Some(secret) = read {
-            // With the resourceVersion that was read.
-            secrets.replace(self.secret, &params, &Secret { data: Some(data), ..secret }).await
-        } else {
-            let metadata = ObjectMeta { name: Some(self.secret.to_owned()), ..ObjectMeta::default() };
-            let secret =
-                Secret { metadata, data: Some(data), type_: Some(self.kind.to_owned()), ..Secret::default() };
-            secrets.create(&params, &secret).await
-        };
-        match written {
-            Ok(_) => {
-                tracing::info!(secret = self.secret, "certificate written");
-                Ok(true)
-            }
-            // 404: the Secret was deleted since it was read.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
-            Err(error) => Err(Error::Write(self.secret, error)),
-        }
-    }
+/// Something for each change of one of the two Secrets, and after a time without a watch. Their
+/// contents stay where they are.
+fn changes(client: &Client, namespace: &str) -> impl Stream<Item = ()> + use<> {
+    let [authority, leaf] = [CA_SECRET, SERVING_SECRET].map(|name| {
+        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), namespace);
+        let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let events = watcher(secrets, only).default_backoff();
+        events.filter_map(move |event| {
+            std::future::ready(match event {
+                Ok(Event::Init | Event::InitApply(_)) => None,
+                Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone) => Some(()),
+                Err(error) => {
+                    tracing::warn!(secret = name, %error, "the watch was interrupted; trying again");
+                    None
+                }
+            })
+        })
+    });
+    stream::select(authority, leaf)
 }
 
 #[cfg(test)]

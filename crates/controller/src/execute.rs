@@ -106,12 +106,14 @@ impl Executor {
             Effect::StartJob { name, uid, resource_version } => {
                 start(&jobs(), name, uid, resource_version).await
             }
-            Effect::DeleteJob { name, uid } => {
-                delete(&jobs(), name, uid).await.map_err(|error| Error::Delete(name.clone(), error))
+            Effect::DeleteJob { name, uid, resource_version } => {
+                delete(&jobs(), name, uid, resource_version.as_ref())
+                    .await
+                    .map_err(|error| Error::Delete(name.clone(), error))
             }
             Effect::EndPod { name, uid } => end(&pods(), name, uid).await,
             Effect::DeletePod { name, uid } => {
-                delete(&pods(), name, uid).await.map_err(|error| Error::Pod(name.clone(), error))
+                delete(&pods(), name, uid, None).await.map_err(|error| Error::Pod(name.clone(), error))
             }
             Effect::TakeLock { lease, found } => {
                 done_unless_outdated(self.locks.take(lease, found.as_ref(), migrator).await)
@@ -158,12 +160,18 @@ async fn start(jobs: &Api<Job>, name: &str, uid: &str, resource_version: &str) -
 }
 
 /// With its dependents, in the background.
-async fn delete<K>(api: &Api<K>, name: &str, uid: &str) -> Result<Outcome, kube::Error>
+async fn delete<K>(
+    api: &Api<K>,
+    name: &str,
+    uid: &str,
+    resource_version: Option<&String>,
+) -> Result<Outcome, kube::Error>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let mut parameters = DeleteParams::background();
-    parameters.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    let resource_version = resource_version.cloned();
+    parameters.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version });
     match api.delete(name, &parameters).await {
         Ok(_) => Ok(Outcome::Done),
         Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Done),

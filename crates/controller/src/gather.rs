@@ -2,6 +2,7 @@
 //! changed they are read again from the API server, so that nothing is done on an old view.
 
 mod claims;
+mod events;
 mod locks;
 mod owners;
 
@@ -38,6 +39,9 @@ pub enum Error {
     /// Its runs' Pods.
     #[error("cannot list the Pods of its runs")]
     RunPods(#[source] kube::Error),
+    /// Events of its run's Job.
+    #[error("cannot list the events of its run's Job")]
+    Events(#[source] kube::Error),
     /// Its lock.
     #[error("cannot read the lock")]
     Lock(#[source] kube::Error),
@@ -116,6 +120,7 @@ impl Gatherer {
             run_pods: of_runs,
             gate,
             create_refused,
+            pod_refused: None,
             claims: BTreeMap::new(),
             requests: Requests::of(migrator),
             locks: Vec::new(),
@@ -124,6 +129,7 @@ impl Gatherer {
             name,
         };
         snapshot.locks = self.watched_locks(&snapshot, valid);
+        snapshot.pod_refused = self.pod_refused(&snapshot).await?;
         if let Some(valid) = valid {
             self.owners.read_into(&mut snapshot, valid).await?;
         }

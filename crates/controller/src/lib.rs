@@ -9,27 +9,30 @@ pub mod gate;
 pub mod gather;
 pub mod lease;
 pub mod locks;
+pub mod marks;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use kube::Client;
 use kube::runtime::controller::{self, applier};
+use migrations_core::certificates::Lifetimes;
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::Part;
 use migrations_process::shutdown::Shutdown;
 use tokio::sync::watch as channel;
 
+use crate::certificates::CertificateKeeper;
 use crate::execute::Executor;
 use crate::gate::{GateKeeper, Gates};
 use crate::gather::{Gatherer, OwnerReader};
 use crate::lease::Election;
 use crate::locks::Locks;
+use crate::marks::Marks;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
@@ -43,12 +46,6 @@ use crate::watch::runs::RunWatch;
 /// How many Migrators are looked at at once. Each look is a handful of requests; more would only
 /// queue up at the API server.
 const CONCURRENCY: u16 = 8;
-
-/// How often certificates are looked at; they live for years.
-const CERTIFICATES: Duration = Duration::from_hours(1);
-
-/// Pause after certificates could not be read or written.
-const CERTIFICATES_RETRY: Duration = Duration::from_secs(2);
 
 /// What has to be in place before the controller is ready.
 #[derive(Clone)]
@@ -121,7 +118,9 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
     let locks = Locks::new(client.clone(), &namespace);
     let lock_watch = LockWatch::default();
     let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
-    let keep_certificates = keep_certificates(client.clone(), namespace, publish);
+    let marks = Marks { client: client.clone(), pods: pods.clone() };
+    let certificates =
+        CertificateKeeper::new(client.clone(), &namespace, Lifetimes::default(), migrators.clone(), publish);
 
     let context = Arc::new(Context {
         executor: Executor { client: client.clone(), locks: locks.clone() },
@@ -165,28 +164,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         () = follow_locks => {}
         () = follow_runs => {}
         () = keeper.run() => {}
-        () = keep_certificates => {}
-    }
-}
-
-/// Keeps the certificates valid and publishes what is to be trusted.
-async fn keep_certificates(
-    client: Client,
-    namespace: String,
-    publish: channel::Sender<Option<certificates::CaBundle>>,
-) {
-    loop {
-        let pause = match certificates::ensure(&client, &namespace, jiff::Timestamp::now()).await {
-            Ok(bundle) => {
-                publish.send_replace(Some(bundle));
-                CERTIFICATES
-            }
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, source, "the certificates are not in place; trying again");
-                CERTIFICATES_RETRY
-            }
-        };
-        tokio::time::sleep(pause).await;
+        () = marks.run() => {}
+        () = certificates.run() => {}
     }
 }

@@ -72,7 +72,7 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
     };
     let uid = migrator.uid().unwrap_or_default();
     let validated = validate(&migrator.spec);
-    let (gate, refused) = (context.gates.of(&uid), context.remembered(&uid).create_refused);
+    let (gate, refused) = (context.gates.of(migrator), context.remembered(&uid).create_refused);
     let gathered = context.gatherer.watched(migrator, validated.as_ref().ok(), gate, refused).await?;
     let Some(gathered) = gathered else { return Ok(Action::await_change()) };
     let plan = decide(validated.as_ref(), &gathered.snapshot, Timestamp::now());

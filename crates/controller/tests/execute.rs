@@ -131,12 +131,17 @@ async fn a_job_that_is_gone_or_another_needs_no_deletion(#[case] code: u16) {
     let server = server();
     server.fail(Fault::refuse(Method::DELETE, JOBS, code));
     let plan = Plan {
-        effects: vec![Effect::DeleteJob { name: "shop-1".into(), uid: "uid-1".into() }],
+        effects: vec![Effect::DeleteJob {
+            name: "shop-1".into(),
+            uid: "uid-1".into(),
+            resource_version: Some("3".into()),
+        }],
         ..Plan::default()
     };
     let outcome = executor(&server).execute(&read(&server), &plan).await.unwrap();
     assert_eq!(outcome, Outcome::Done);
-    assert_eq!(server.requests()[0].body["preconditions"]["uid"], json!("uid-1"));
+    let preconditions = &server.requests()[0].body["preconditions"];
+    assert_eq!(*preconditions, json!({ "uid": "uid-1", "resourceVersion": "3" }));
 }
 
 #[rstest]

@@ -1,46 +1,160 @@
-//! The gate while it is put in place: what must never be written, not even for a moment.
+//! The gate while it is put in place and kept there: what must never be written, not even for a moment, and
+//! what is written how often.
 
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
 use std::time::Duration;
 
+use http::Method;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::runtime::reflector;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
-use migrations_controller::certificates;
+use migrations_api::names;
+use migrations_controller::certificates::CertificateKeeper;
 use migrations_controller::gate::{GateKeeper, Gates};
 use migrations_controller::watch::{Guarded, Queue};
+use migrations_core::certificates::Lifetimes;
+use migrations_core::entries::{Endpoint, configurations, probe};
+use migrations_core::snapshot::Gate;
 use migrations_process::probes::Readiness;
-use migrations_testkit::recording::RecordingServer;
+use migrations_testkit::builders::{existing, migrator};
+use migrations_testkit::recording::{Fault, RecordingServer};
+use serde_json::json;
 use tokio::sync::watch;
+
+/// A keeper beside an API server in memory, fed with Migrators by the test.
+struct Kept {
+    server: RecordingServer,
+    writer: Writer<Guarded>,
+    readiness: Readiness,
+    _certificates: CertificateKeeper,
+    gates: Gates,
+}
+
+impl Kept {
+    /// Where the manifests have been applied, and the webhook can be reached, if `shipped`.
+    async fn start(shipped: bool) -> Self {
+        let server = RecordingServer::new();
+        if shipped {
+            let endpoint = Endpoint { namespace: "operator".to_owned(), ca_bundle: String::new() };
+            for name in configurations([], &endpoint).keys() {
+                empty(&server, name);
+            }
+            let answer = format!("{ANSWERED}{}", probe::REACHED);
+            server.fail(Fault::refuse_saying(Method::POST, "/pods", 403, &answer));
+        }
+        let (migrators, writer) = reflector::store::<Guarded>();
+        let (readiness, [in_place]) = Readiness::of(["gate"]);
+        let (publish, bundle) = watch::channel(None);
+        // Made elsewhere: whatever this server is asked, the gate has asked.
+        let elsewhere = RecordingServer::new().client();
+        let mut certificates =
+            CertificateKeeper::new(elsewhere, "operator", Lifetimes::default(), migrators.clone(), publish);
+        certificates.look(jiff::Timestamp::UNIX_EPOCH).await.unwrap();
+        let gates = Gates::default();
+        let keeper = GateKeeper {
+            client: server.client(),
+            namespace: "operator".to_owned(),
+            migrators,
+            bundle,
+            gates: gates.clone(),
+            queue: Queue::new().0,
+            in_place,
+        };
+        tokio::spawn(keeper.run());
+        Self { server, writer, readiness, _certificates: certificates, gates }
+    }
+
+    fn list(&mut self, migrators: Vec<Guarded>) {
+        let all = migrators.into_iter().map(Event::InitApply);
+        for event in [Event::Init].into_iter().chain(all).chain([Event::InitDone]) {
+            self.writer.apply_watcher_event(&event);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.readiness.missing().next().is_none()
+    }
+
+    /// The entries of Migrators.
+    fn entries(&self) -> Vec<serde_json::Value> {
+        let shards = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
+        let objects = shards.filter_map(|name| self.server.object(&format!("{CONFIGURATIONS}/{name}")));
+        objects.flat_map(|it| it["webhooks"].as_array().cloned().unwrap_or_default()).collect()
+    }
+}
+
+const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+
+/// The API server refuses the probe so when the webhook has answered.
+const ANSWERED: &str = "admission webhook \"probe.migrations.coderanger.net\" denied the request: ";
+
+/// As the manifests ship it.
+fn empty(server: &RecordingServer, name: &str) {
+    let configuration: MutatingWebhookConfiguration =
+        serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    drop(server.clone().holding("mutatingwebhookconfigurations", &existing(&configuration)));
+}
 
 /// There seems to be no Migrator then: all entries would be taken away, and Pods that come in that
 /// moment would start unmigrated.
 #[tokio::test(start_paused = true)]
 async fn no_entry_is_touched_before_migrators_are_listed() {
-    let server = RecordingServer::new();
-    let bundle =
-        certificates::ensure(&server.client(), "operator", jiff::Timestamp::UNIX_EPOCH).await.unwrap();
-    let (migrators, mut writer) = reflector::store::<Guarded>();
-    let (readiness, [in_place]) = Readiness::of(["gate"]);
-    let keeper = GateKeeper {
-        client: server.client(),
-        namespace: "operator".to_owned(),
-        migrators,
-        bundle: watch::channel(Some(bundle)).1,
-        gates: Gates::default(),
-        queue: Queue::new().0,
-        in_place,
-    };
-    let asked = || server.requests().iter().filter(|it| it.path.contains("mutatingwebhook")).count();
-    let keeping = tokio::spawn(keeper.run());
+    let mut kept = Kept::start(false).await;
+    let asked =
+        |kept: &Kept| kept.server.requests().iter().filter(|it| it.path.contains("mutatingwebhook")).count();
     tokio::time::sleep(Duration::from_hours(1)).await;
-    assert_eq!(asked(), 0);
-    assert!(readiness.missing().next().is_some());
+    assert_eq!(asked(&kept), 0);
+    assert!(!kept.is_ready());
 
-    for event in [Event::Init, Event::InitDone] {
-        writer.apply_watcher_event(&event);
-    }
+    kept.list(Vec::new());
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(asked() > 0);
-    keeping.abort();
+    assert!(asked(&kept) > 0);
+}
+
+/// A tool that applies configurations without entries again and again is put right, but not fought.
+#[tokio::test(start_paused = true)]
+async fn what_is_changed_back_is_corrected_ever_more_seldom() {
+    let mut kept = Kept::start(true).await;
+    kept.list(Vec::new());
+    let required = names::REQUIRED_CONFIGURATION;
+    let corrections = |kept: &Kept| {
+        let writes = kept.server.writes();
+        writes.iter().filter(|it| it.starts_with("PUT") && it.ends_with(required)).count()
+    };
+    let mut seen = Vec::new();
+    for minute in 0..60 {
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        if corrections(&kept) > seen.len() {
+            seen.push(minute);
+        }
+        empty(&kept.server, required);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(kept.is_ready());
+    assert_eq!(seen, [0, 1, 3, 7, 15, 31, 47]);
+}
+
+/// An entry that goes lets Pods pass: a fault that may pass is no reason for that.
+#[tokio::test(start_paused = true)]
+async fn an_entry_stays_while_the_waiters_trust_cannot_be_written() {
+    let mut kept = Kept::start(true).await;
+    let shop = migrator("shop").selecting("app", "shop").json();
+    let guarded: Guarded = serde_json::from_value(shop.clone()).unwrap();
+    kept.list(vec![guarded]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let before = kept.entries();
+    assert_eq!(before.len(), 1);
+
+    let of = |gates: &Gates| gates.of(&serde_json::from_value(shop.clone()).unwrap());
+    assert_eq!(of(&kept.gates), Gate::InPlace);
+    for method in [Method::GET, Method::PATCH] {
+        for _ in 0..100 {
+            kept.server.fail(Fault::refuse(method.clone(), "configmaps", 500));
+        }
+    }
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(matches!(of(&kept.gates), Gate::Pending(why) if why.contains("ConfigMap")));
+    assert_eq!(kept.entries(), before);
 }

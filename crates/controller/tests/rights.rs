@@ -5,15 +5,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use kube::api::{ListParams, PostParams};
+use kube::runtime::reflector;
 use kube::{Api, Client};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CONTROLLER_LEASE, OPERATOR_NAMESPACE, SERVING_SECRET};
-use migrations_controller::certificates::{ensure, ensure_bundle};
+use migrations_controller::certificates::{CertificateKeeper, ensure_bundle};
 use migrations_controller::gather::claims;
 use migrations_controller::lease::Election;
+use migrations_core::certificates::Lifetimes;
 use migrations_core::snapshot::{OwnerRef, Owners};
 use migrations_process::shutdown::Shutdown;
 use migrations_testkit::cluster::ControlPlane;
 use serde_json::json;
+use tokio::sync::watch;
 
 const CONTROLLER: &str = "migrations-controller";
 
@@ -29,13 +32,18 @@ async fn certificates_are_kept_with_the_shipped_rights_and_no_more() {
     let namespace = plane.namespace().await;
     let client = controller(&plane).await;
 
-    let bundle = ensure(&client, OPERATOR_NAMESPACE, Timestamp::now()).await.unwrap();
+    let (told, bundle) = watch::channel(None);
+    let migrators = reflector::store().0;
+    let lifetimes = Lifetimes::default();
+    let mut keeper = CertificateKeeper::new(client.clone(), OPERATOR_NAMESPACE, lifetimes, migrators, told);
+    keeper.look(Timestamp::now()).await.unwrap();
+    let bundle = bundle.borrow().clone().unwrap();
     // Renewed: an update of what is there.
     let secrets: Api<Secret> = Api::namespaced(plane.client(), OPERATOR_NAMESPACE);
     let mut torn = secrets.get(SERVING_SECRET).await.unwrap();
     torn.data.as_mut().unwrap().get_mut("tls.key").unwrap().0.clear();
     secrets.replace(SERVING_SECRET, &PostParams::default(), &torn).await.unwrap();
-    assert_eq!(ensure(&client, OPERATOR_NAMESPACE, Timestamp::now()).await.unwrap(), bundle);
+    keeper.look(Timestamp::now()).await.unwrap();
     assert!(!secrets.get(SERVING_SECRET).await.unwrap().data.unwrap()["tls.key"].0.is_empty());
 
     ensure_bundle(&client, namespace.name(), &bundle).await.unwrap();
@@ -50,6 +58,10 @@ async fn certificates_are_kept_with_the_shipped_rights_and_no_more() {
         .unwrap();
     ensure_bundle(&client, namespace.name(), &bundle).await.unwrap();
 
+    // Watched by name alone.
+    let own: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    own.list(&ListParams::default().fields("metadata.name=migrations-ca")).await.unwrap();
+    assert!(own.list(&ListParams::default()).await.is_err(), "other Secrets of its namespace are not its");
     let others: Api<Secret> = Api::namespaced(client.clone(), namespace.name());
     assert!(others.list(&ListParams::default()).await.is_err(), "Secrets of users are none of its business");
     let other: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "other" } })).unwrap();

@@ -1,19 +1,19 @@
 //! What a waiter is told: a pure function of its question and the Migrator's status (contract §8).
 //! Each message stands alone: what the Pod waits for, why, since when, and where to look.
 
+mod failed;
+
 use std::time::Duration;
 
 use migrations_api::{
-    CurrentRun, DoneKey, How, Migrator, MigratorStatus, Reason, RerunOn, RunRecord, RunResult,
-    SupersededRevision, conditions, names,
+    CurrentRun, DoneKey, How, Migrator, MigratorStatus, Reason, RerunOn, RunResult, SupersededRevision,
+    conditions, names,
 };
 use migrations_protocol::{Answer, Question, Verdict};
 
-use crate::result::last_bytes;
+use crate::selector::Selector;
 use crate::snapshot::Requests;
-
-/// Most of a run's output that an answer repeats, in bytes.
-const OUTPUT: usize = 4096;
+use failed::{append_output, failed, unknown};
 
 /// What is known of the Migrator that a question names.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ pub enum Known<'a> {
 /// How long a Migrator has to be gone before its Pods are released (contract §3).
 pub const GONE_FOR_GOOD: Duration = Duration::from_mins(1);
 
-/// Answers `question`.
-pub fn answer(question: &Question, known: Known<'_>) -> Answer {
+/// Answers the `question` of the Pod with that uid.
+pub fn answer(question: &Question, pod_uid: &str, known: Known<'_>) -> Answer {
     let Question { namespace, migrator: name, .. } = question;
     let Told { verdict, reason, message } = match known {
         Known::Absent { since } if since >= GONE_FOR_GOOD => Told::released(
@@ -56,7 +56,7 @@ pub fn answer(question: &Question, known: Known<'_>) -> Answer {
             Reason::InvalidSpec.as_str(),
             format!("waits for Migrator {name}, which can't be read: {error}; {}", look_at(question)),
         ),
-        Known::Migrator(migrator) => told(question, migrator),
+        Known::Migrator(migrator) => told(question, pod_uid, migrator),
     };
     let version = names::short_hash(format!("{verdict:?}\n{reason}\n{message}").as_bytes());
     Answer { verdict, reason, message, version }
@@ -78,7 +78,7 @@ impl Told {
     }
 }
 
-fn told(question: &Question, migrator: &Migrator) -> Told {
+fn told(question: &Question, pod_uid: &str, migrator: &Migrator) -> Told {
     let nothing_yet = MigratorStatus::default();
     let status = migrator.status.as_ref().unwrap_or(&nothing_yet);
     if Requests::of(migrator).open {
@@ -89,14 +89,23 @@ fn told(question: &Question, migrator: &Migrator) -> Told {
         );
         return Told::released(Reason::GateOpen.as_str(), message);
     }
+    if is_left_out(question, migrator) {
+        let message = format!(
+            "spec.selector of Migrator {} doesn't select this Pod any more, so there is nothing to wait for",
+            question.migrator
+        );
+        return Told::released("NotSelected", message);
+    }
     let Some(image) = image(question, migrator, status) else {
         return container_not_found(question, migrator);
     };
     let awaited = Awaited { image, by_template: migrator.spec.rerun_on == Some(RerunOn::Template) };
-    if let Some(told) = done(question, awaited, status) {
+    // A Pod that nothing else tells apart goes by its own uid (contract §3).
+    let is_its_own = |revision: &String| Some(revision) == question.revision.as_ref() || revision == pod_uid;
+    if let Some(told) = done(awaited, status, is_its_own) {
         return told;
     }
-    let superseded = |one: &&SupersededRevision| Some(&one.revision) == question.revision.as_ref();
+    let superseded = |one: &&SupersededRevision| is_its_own(&one.revision);
     if let Some(one) = status.superseded.iter().find(superseded) {
         return Told::wait(Reason::Superseded.as_str(), format!("waits in vain: {}", one.reason));
     }
@@ -104,10 +113,10 @@ fn told(question: &Question, migrator: &Migrator) -> Told {
         return follower(question, status);
     }
     if let Some(current) = status.current.as_ref().filter(|current| awaited.is(&current.key)) {
-        return current_run(question, current);
+        return current_run(question, current, status);
     }
     match status.history.iter().find(|record| awaited.is(&record.key)) {
-        Some(record) if record.result == RunResult::Failed => return failed(question, record, status),
+        Some(record) if record.result == RunResult::Failed => return failed(question, record, migrator),
         Some(record) if record.result == RunResult::Unknown => return unknown(question, record),
         _ => {}
     }
@@ -145,10 +154,11 @@ impl Awaited<'_> {
 
 /// A Pod is released by its own image, or by its revision once the controller has tied that to a key
 /// that is done (contract §3).
-fn done(question: &Question, awaited: Awaited<'_>, status: &MigratorStatus) -> Option<Told> {
+fn done(awaited: Awaited<'_>, status: &MigratorStatus, is_its_own: impl Fn(&String) -> bool) -> Option<Told> {
     let Awaited { image, by_template } = awaited;
-    let tied = |one: &&DoneKey| question.revision.as_ref().is_some_and(|it| one.revisions.contains(it));
-    let done = status.done.iter().find(|one| (!by_template && one.key == image) || tied(one));
+    let releases =
+        |one: &&DoneKey| (!by_template && one.key == image) || one.revisions.iter().any(&is_its_own);
+    let done = status.done.iter().find(releases);
     if let Some(DoneKey { key, how, .. }) = done {
         let message = match how {
             How::Succeeded => format!("the migrations of {key} are done"),
@@ -175,7 +185,8 @@ fn follower(question: &Question, status: &MigratorStatus) -> Told {
         let message = format!("{waits}: those of {key} run in Job {job} since {:.0}; {look}", started.0);
         return Told::wait(Reason::Running.as_str(), message);
     }
-    match (stalled_by_any(status), status.history.first()) {
+    let held_up = stalled_by_any(status).or_else(|| reconciling(status, &[Reason::BackOff]));
+    match (held_up, status.history.first()) {
         (Some((reason, _)), Some(record)) if record.result == RunResult::Failed => {
             let mut told = format!("{waits}: those of {} failed in Job {}; {look}", record.key, record.job);
             append_output(&mut told, &record.message);
@@ -195,6 +206,13 @@ fn image<'q>(question: &'q Question, migrator: &Migrator, status: &MigratorStatu
         _ => status.container.as_ref().and_then(named).or(question.containers.first()),
     };
     container.map(|container| container.image.as_str())
+}
+
+/// Whether the Migrator selects other Pods by now. Not where the Pod's labels aren't known, or the
+/// selector can't be followed.
+fn is_left_out(question: &Question, migrator: &Migrator) -> bool {
+    let selector = Selector::parse(&migrator.spec.selector);
+    !question.labels.is_empty() && selector.is_ok_and(|selector| !selector.matches(&question.labels))
 }
 
 /// The original keeps one image and no records.
@@ -217,13 +235,19 @@ fn container_not_found(question: &Question, migrator: &Migrator) -> Told {
     )
 }
 
-fn current_run(question: &Question, current: &CurrentRun) -> Told {
+fn current_run(question: &Question, current: &CurrentRun, status: &MigratorStatus) -> Told {
     let CurrentRun { key, job, job_uid, attempt, started, .. } = current;
     if job_uid.is_none() {
         let message = format!(
             "waits for the migrations of {key}, about to start in Job {job} (attempt {attempt}); {}",
             look_at(question)
         );
+        return Told::wait(Reason::Pending.as_str(), message);
+    }
+    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY);
+    if let Some(ready) = ready.filter(|ready| ready.reason == Reason::Pending.as_str()) {
+        // Its container hasn't started, and the controller knows why.
+        let message = format!("waits: {}; {}", ready.message, look_at(question));
         return Told::wait(Reason::Pending.as_str(), message);
     }
     let namespace = &question.namespace;
@@ -237,45 +261,6 @@ fn current_run(question: &Question, current: &CurrentRun) -> Told {
     )
 }
 
-fn failed(question: &Question, record: &RunRecord, status: &MigratorStatus) -> Told {
-    let RunRecord { key, job, attempts, finished, message, .. } = record;
-    let retried = ready_reason(status) == Some(Reason::BackOff.as_str());
-    let mut told = format!(
-        "waits for the migrations of {key}, which failed in Job {job} (attempt {attempts}, at {:.0}){}; {}",
-        finished.0,
-        if retried { " and are tried again" } else { "" },
-        look_at(question)
-    );
-    append_output(&mut told, message);
-    Told::wait(if retried { Reason::BackOff } else { Reason::Failed }.as_str(), told)
-}
-
-fn append_output(told: &mut String, message: &str) {
-    if !message.is_empty() {
-        told.push_str("\nits last output:\n");
-        told.push_str(last_bytes(message.trim_end(), OUTPUT));
-    }
-}
-
-fn ready_reason(status: &MigratorStatus) -> Option<&str> {
-    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY)?;
-    Some(&ready.reason)
-}
-
-fn unknown(question: &Question, record: &RunRecord) -> Told {
-    let RunRecord { key, job, attempts, finished, message, .. } = record;
-    let why = if message.is_empty() { String::new() } else { format!(" ({})", last_bytes(message, OUTPUT)) };
-    Told::wait(
-        Reason::Unknown.as_str(),
-        format!(
-            "waits for the migrations of {key}: nobody saw how Job {job} ended{why} (attempt {attempts}, at {:.0}), so \
-             it is not run again by itself; look at the database, then {}",
-            finished.0,
-            look_at(question)
-        ),
-    )
-}
-
 /// Why nothing can start at all, in the controller's words.
 fn stalled(status: &MigratorStatus) -> Option<(&str, &str)> {
     let of_another_key = [Reason::Failed.as_str(), Reason::Unknown.as_str()];
@@ -284,11 +269,16 @@ fn stalled(status: &MigratorStatus) -> Option<(&str, &str)> {
 
 /// The condition that keeps things from starting, for now or for good.
 fn stalled_by_any(status: &MigratorStatus) -> Option<(&str, &str)> {
-    let held_up = [Reason::Locked.as_str(), Reason::EarlierRunUnfinished.as_str()];
+    let stalled = status.conditions.iter().find(|it| it.type_ == conditions::STALLED && it.status == "True");
+    let stalled = stalled.map(|condition| (condition.reason.as_str(), condition.message.as_str()));
+    stalled.or_else(|| reconciling(status, &[Reason::Locked, Reason::EarlierRunUnfinished]))
+}
+
+/// What the operator waits for itself, where it is one of `reasons`.
+fn reconciling<'s>(status: &'s MigratorStatus, reasons: &[Reason]) -> Option<(&'s str, &'s str)> {
     let condition = status.conditions.iter().find(|condition| {
-        let waits =
-            condition.type_ == conditions::RECONCILING && held_up.contains(&condition.reason.as_str());
-        condition.status == "True" && (condition.type_ == conditions::STALLED || waits)
+        let is_one = reasons.iter().any(|reason| reason.as_str() == condition.reason);
+        condition.type_ == conditions::RECONCILING && condition.status == "True" && is_one
     })?;
     Some((&condition.reason, &condition.message))
 }

@@ -13,6 +13,7 @@ mod records;
 mod rest;
 mod run;
 mod superseded;
+mod unstarted;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use crate::survey::{Survey, survey};
 use crate::validate::{Refusal, Valid};
 
 use run::Wanted;
+pub use unstarted::ASK_AFTER;
 
 /// Some changes come without an event on a Pod (a StatefulSet's status, an owner that becomes
 /// readable), so a Pod that waits for nothing known is looked at again.
@@ -55,6 +57,7 @@ pub fn decide(spec: Result<&Valid, &Refusal>, snapshot: &Snapshot, now: Timestam
             draft.notice_run_image(valid, &survey);
             let standing = draft.follow(valid, &survey);
             draft.supersede(&survey);
+            draft.mind_deadlines(&survey, &standing);
             draft.delete_leftovers(Some(valid));
             (Some(survey), standing)
         }

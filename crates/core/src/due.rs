@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use migrations_api::{DoneKey, MigratorStatus, RunRecord, RunResult, Source};
+use migrations_api::{DoneKey, MigratorStatus, RunRecord, RunResult};
 use serde_json::Value;
 
 use crate::job;
@@ -106,21 +106,6 @@ impl<'a> Due<'a> {
     }
 }
 
-impl Choice<'_> {
-    /// The source as the status shows it.
-    pub fn source(&self) -> Source {
-        let origin = &self.source.origin;
-        Source {
-            api_version: origin.reference.api_version.clone(),
-            kind: origin.reference.kind.clone(),
-            name: origin.reference.name.clone(),
-            uid: origin.reference.uid.clone(),
-            pod: self.source.pod.name.clone(),
-            revision: origin.id.clone(),
-        }
-    }
-}
-
 /// Whether the next attempt at a key may start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt<'a> {
@@ -159,11 +144,14 @@ pub fn attempt<'a>(
     }
     let failed = |record: &&RunRecord| record.run_hash == run_hash && record.result == RunResult::Failed;
     let Some(record) = newest.filter(failed) else { return Attempt::Now { failures: 0 } };
-    if record.attempts > backoff_limit {
-        return Attempt::Never(record);
-    }
-    let at = record.finished.0.saturating_add(pause_after(record.attempts)).unwrap_or(Timestamp::MAX);
+    let Some(at) = next_attempt(record, backoff_limit) else { return Attempt::Never(record) };
     if now < at { Attempt::Later { at, record } } else { Attempt::Now { failures: record.attempts } }
+}
+
+/// When the attempt after a failed one may start; never, once the attempts are used up.
+pub(crate) fn next_attempt(failed: &RunRecord, backoff_limit: i32) -> Option<Timestamp> {
+    let at = || failed.finished.0.saturating_add(pause_after(failed.attempts)).unwrap_or(Timestamp::MAX);
+    (failed.attempts <= backoff_limit).then(at)
 }
 
 /// The pause after so many failures.

@@ -1,10 +1,25 @@
-//! The webhook entries (contract §7): which Pods admission sends to the operator. One per Migrator,
-//! spread over a fixed set of shipped configurations, and one for Pods annotated as required.
+//! The webhook entries (contract §7): which Pods admission sends to the operator. One for Migrators
+//! that select the same Pods, spread over a fixed set of shipped configurations; one for Pods annotated
+//! as required; one to prove that the webhook can be reached.
+
+mod caller;
+mod conditions;
+mod in_place;
+pub mod probe;
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
-use migrations_api::{MigratorSpec, MigratorStatus, RerunOn, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use migrations_api::{MigratorSpec, MigratorStatus, names};
 use serde_json::{Value, json};
+
+pub use caller::{Caller, Named};
+use caller::{path, probe_path, required_path};
+pub use in_place::{compare_after, differ, refusal, speaks_of};
+
+/// Name of the port of the webhook's Pods that the Service leads to.
+const WEBHOOK_PORT_NAME: &str = "admission";
 
 /// Where the API server reaches the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +35,8 @@ pub struct Endpoint {
 pub struct Gated<'a> {
     /// Uid of the Migrator.
     pub uid: &'a str,
+    /// Version at which it was read.
+    pub resource_version: &'a str,
     /// Namespace of the Migrator.
     pub namespace: &'a str,
     /// Its spec, known to be valid.
@@ -28,6 +45,35 @@ pub struct Gated<'a> {
     pub status: Option<&'a MigratorStatus>,
     /// Opened by hand: nothing is asked for.
     pub open: bool,
+}
+
+/// A desired entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Who shares it, by uid; nobody where the entry is for no Migrator.
+    migrators: Vec<Named>,
+    /// Everything but the path, where there are Migrators.
+    body: Value,
+}
+
+/// Versions count for nothing: they change with every write to a Migrator.
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.body.hash(state);
+        self.uids().for_each(|uid| uid.hash(state));
+    }
+}
+
+impl Entry {
+    /// Its name: the uid of the first of its Migrators.
+    pub fn name(&self) -> &str {
+        name_of(&self.body)
+    }
+
+    /// Uids of the Migrators that share it.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        self.migrators.iter().map(|it| it.uid.as_str())
+    }
 }
 
 /// Namespaces whose Pods admission never holds: the cluster's own and the operator's.
@@ -39,78 +85,75 @@ pub fn is_excluded(namespace: &str, operator_namespace: &str) -> bool {
 pub fn configurations<'a>(
     migrators: impl IntoIterator<Item = Gated<'a>>,
     endpoint: &Endpoint,
-) -> BTreeMap<String, Vec<Value>> {
-    let mut all: BTreeMap<String, Vec<Value>> =
+) -> BTreeMap<String, Vec<Entry>> {
+    let mut all: BTreeMap<String, Vec<Entry>> =
         (0..names::ENTRY_SHARDS).map(|shard| (names::entry_configuration(shard), Vec::new())).collect();
     all.insert(names::REQUIRED_CONFIGURATION.to_owned(), vec![required_entry(endpoint)]);
+    all.insert(names::PROBE_CONFIGURATION.to_owned(), vec![probe::entry(endpoint)]);
+
+    let mut sharing: BTreeMap<(&str, String), Vec<Gated<'_>>> = BTreeMap::new();
     for gated in migrators.into_iter().filter(|gated| !gated.open) {
-        let entries = all.entry(names::entry_configuration(shard(gated.uid))).or_default();
-        entries.push(entry(gated, endpoint));
+        let selector = json!(in_order(&gated.spec.selector)).to_string();
+        sharing.entry((gated.namespace, selector)).or_default().push(gated);
+    }
+    for ((namespace, selector), mut migrators) in sharing {
+        migrators.sort_by_key(|gated| gated.uid);
+        let name = names::entry_configuration(shard(namespace, &selector));
+        all.entry(name).or_default().extend(shared_entry(namespace, &migrators, endpoint));
     }
     for entries in all.values_mut() {
-        entries.sort_by(|one, other| name_of(one).cmp(name_of(other)));
+        entries.sort_by(|one, other| one.name().cmp(other.name()));
     }
     all
 }
 
-/// Whether the entries in place are not those desired. What the API server or a platform added to
-/// an entry is left to it.
-pub fn differ(in_place: &[Value], desired: &[Value]) -> bool {
-    in_place.len() != desired.len()
-        || !desired.iter().zip(in_place).all(|(desired, found)| within(desired, found))
+/// Name of an entry, empty where it has none.
+pub fn name_of(entry: &Value) -> &str {
+    entry.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Name of a Migrator's entry.
-pub fn entry_name(uid: &str) -> String {
-    format!("{uid}.{}", names::GROUP)
+/// Which configuration an entry is in: stable, and even over many. By what it selects and not by who
+/// selects, so that those who share one may come and go.
+fn shard(namespace: &str, selector: &str) -> usize {
+    let bytes = namespace.bytes().chain(selector.bytes());
+    bytes.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % names::ENTRY_SHARDS
 }
 
-/// Which configuration an entry is in: stable, and even over many.
-fn shard(uid: &str) -> usize {
-    uid.bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)))
-        % names::ENTRY_SHARDS
-}
-
-/// The entry of one Migrator. It fails closed, so it must ask for as little as it can: an outage of
-/// the operator holds back what it asks for, and nothing else.
-fn entry(gated: Gated<'_>, endpoint: &Endpoint) -> Value {
-    let Gated { uid, namespace, spec, status, open: _ } = gated;
-    let mut conditions = vec![without_no_wait()];
-    let done = status.map(|status| status.done.as_slice()).unwrap_or_default();
-    let by_image = spec.template_selector.is_none() && spec.rerun_on.unwrap_or_default() == RerunOn::Image;
-    if !done.is_empty() && by_image {
-        let images: Vec<_> = done.iter().map(|done| &done.key).collect();
-        conditions.push(json!({
-            "name": "image-not-done",
-            "expression": not_done(spec.container.as_deref(), &json!(images).to_string()),
-        }));
+/// A selector as every other that says the same in another order.
+fn in_order(selector: &LabelSelector) -> LabelSelector {
+    let mut selector = selector.clone();
+    if let Some(expressions) = &mut selector.match_expressions {
+        for expression in expressions.iter_mut() {
+            expression.values.iter_mut().for_each(|values| values.sort());
+        }
+        expressions.sort_by_key(|it| (it.key.clone(), it.operator.clone(), it.values.clone()));
     }
-    webhook(
-        &entry_name(uid),
-        &format!("/admit/{uid}"),
-        endpoint,
-        &json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } }),
-        &json!(spec.selector),
-        &conditions,
-    )
+    selector
+}
+
+/// The entry of Migrators that select the same Pods. It fails closed, so it must ask for as little as
+/// it can: an outage of the operator holds back what it asks for, and nothing else.
+fn shared_entry(namespace: &str, migrators: &[Gated<'_>], endpoint: &Endpoint) -> Option<Entry> {
+    let first = migrators.first()?;
+    let name = format!("{}.{}", first.uid, names::GROUP);
+    let namespaces = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
+    let objects = json!(in_order(&first.spec.selector));
+    let body = webhook(&name, "", endpoint, &namespaces, &objects, &conditions::of_migrators(migrators));
+    let named =
+        |gated: &Gated<'_>| Named { uid: gated.uid.to_owned(), version: gated.resource_version.parse().ok() };
+    Some(Entry { migrators: migrators.iter().map(named).collect(), body })
 }
 
 /// The entry for Pods that ask to be held even while there is no Migrator: how a first install is
 /// gated whatever the order of objects.
-fn required_entry(endpoint: &Endpoint) -> Value {
+fn required_entry(endpoint: &Endpoint) -> Entry {
     let excluded = ["kube-system", &endpoint.namespace];
     let namespaces = json!({ "matchExpressions": [
         { "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded },
     ]});
-    let required = json!({ "name": "required", "expression": annotated(names::REQUIRED_ANNOTATION) });
-    webhook(
-        &format!("required.{}", names::GROUP),
-        "/admit/required",
-        endpoint,
-        &namespaces,
-        &json!({}),
-        &[required, without_no_wait()],
-    )
+    let name = format!("required.{}", names::GROUP);
+    let body = webhook(&name, &required_path(), endpoint, &namespaces, &json!({}), &conditions::required());
+    Entry { migrators: Vec::new(), body }
 }
 
 fn webhook(
@@ -121,7 +164,7 @@ fn webhook(
     objects: &Value,
     conditions: &[Value],
 ) -> Value {
-    json!({
+    let mut entry = json!({
         "name": name,
         "clientConfig": {
             "caBundle": endpoint.ca_bundle,
@@ -141,128 +184,20 @@ fn webhook(
         }],
         "namespaceSelector": namespaces,
         "objectSelector": objects,
-        "matchConditions": conditions,
         "admissionReviewVersions": ["v1"],
         "failurePolicy": "Fail",
         "matchPolicy": "Equivalent",
         "reinvocationPolicy": "IfNeeded",
         "sideEffects": "None",
         "timeoutSeconds": 5,
-    })
-}
-
-/// Pods of runs carry the annotation too.
-fn without_no_wait() -> Value {
-    json!({ "name": "may-wait", "expression": format!("!({})", annotated(names::NO_WAIT_ANNOTATION)) })
-}
-
-/// CEL: the annotation is "true". An expression that fails would refuse the Pod, so every step is
-/// guarded.
-fn annotated(name: &str) -> String {
-    format!(
-        "has(object.metadata.annotations) && '{name}' in object.metadata.annotations && \
-         object.metadata.annotations['{name}'] == 'true'"
-    )
-}
-
-/// CEL: the key container's image is none of `images`, a JSON list, which is a CEL list as well.
-fn not_done(container: Option<&str>, images: &str) -> String {
-    match container.filter(|name| !name.is_empty()) {
-        Some(name) => format!(
-            "!object.spec.containers.exists(c, c.name == {} && has(c.image) && c.image in {images})",
-            json!(name)
-        ),
-        None => format!(
-            "!(size(object.spec.containers) > 0 && has(object.spec.containers[0].image) && \
-             object.spec.containers[0].image in {images})"
-        ),
+    });
+    // The API server drops an empty list.
+    if !conditions.is_empty() {
+        entry["matchConditions"] = json!(conditions);
     }
-}
-
-/// Whether everything in `desired` is in `found`, which may say more.
-fn within(desired: &Value, found: &Value) -> bool {
-    match (desired, found) {
-        (Value::Object(desired), Value::Object(found)) => {
-            desired.iter().all(|(key, value)| found.get(key).is_some_and(|it| within(value, it)))
-        }
-        (Value::Array(desired), Value::Array(found)) => {
-            desired.len() == found.len() && desired.iter().zip(found).all(|(one, other)| within(one, other))
-        }
-        (desired, found) => desired == found,
-    }
-}
-
-fn name_of(entry: &Value) -> &str {
-    entry.get("name").and_then(Value::as_str).unwrap_or_default()
+    entry
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use migrations_api::{DoneKey, How};
-    use rstest::rstest;
-
-    fn endpoint() -> Endpoint {
-        Endpoint { namespace: "migrations-operator".to_owned(), ca_bundle: "Q0E=".to_owned() }
-    }
-
-    fn spec(value: Value) -> MigratorSpec {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn entries(spec: &MigratorSpec, status: Option<&MigratorStatus>) -> Vec<Value> {
-        let gated = Gated { uid: "7d1f", namespace: "shop", spec, status, open: false };
-        let mut all = configurations([gated], &endpoint());
-        all.remove(&names::entry_configuration(shard("7d1f"))).unwrap()
-    }
-
-    fn done(images: &[&str]) -> MigratorStatus {
-        let key = |image: &&str| DoneKey::new((*image).to_owned(), (*image).to_owned(), How::Succeeded);
-        MigratorStatus { done: images.iter().map(key).collect(), ..MigratorStatus::default() }
-    }
-
-    #[test]
-    fn an_entry_asks_for_the_pods_that_its_migrator_selects() {
-        let spec = spec(json!({ "selector": { "matchLabels": { "app": "web" } }, "container": "app" }));
-        insta::assert_json_snapshot!(entries(&spec, Some(&done(&["shop:v1", "it's \"odd\"\\"]))));
-    }
-
-    #[test]
-    fn every_shipped_configuration_is_spoken_of() {
-        let all = configurations([], &endpoint());
-        assert_eq!(all.len(), names::ENTRY_SHARDS + 1);
-        assert!(
-            all.iter().all(|(name, entries)| entries.is_empty() != (name == names::REQUIRED_CONFIGURATION))
-        );
-    }
-
-    #[rstest]
-    #[case::followers(json!({ "templateSelector": { "matchLabels": { "role": "leader" } } }))]
-    #[case::rerun_on_template(json!({ "rerunOn": "Template" }))]
-    fn nobody_is_let_past_by_an_image_that_is_not_all_they_wait_for(#[case] more: Value) {
-        let mut whole = json!({ "selector": { "matchLabels": { "app": "web" } } });
-        json_patch::merge(&mut whole, &more);
-        let spec = spec(whole);
-        assert!(!entries(&spec, Some(&done(&["shop:v1"])))[0].to_string().contains("image-not-done"));
-    }
-
-    #[test]
-    fn an_open_gate_asks_for_nothing() {
-        let spec = spec(json!({ "selector": { "matchLabels": { "app": "web" } } }));
-        let gated = Gated { uid: "7d1f", namespace: "shop", spec: &spec, status: None, open: true };
-        assert!(configurations([gated], &endpoint())[&names::entry_configuration(shard("7d1f"))].is_empty());
-    }
-
-    #[test]
-    fn what_a_platform_added_is_no_difference_but_a_change_is() {
-        let spec = spec(json!({ "selector": { "matchLabels": { "app": "web" } } }));
-        let desired = entries(&spec, None);
-        let mut found = desired.clone();
-        found[0]["namespaceSelector"]["matchExpressions"] =
-            json!([{ "key": "control-plane", "operator": "DoesNotExist" }]);
-        assert!(!differ(&found, &desired));
-        found[0]["failurePolicy"] = json!("Ignore");
-        assert!(differ(&found, &desired));
-        assert!(differ(&[], &desired));
-    }
-}
+#[path = "entries/tests.rs"]
+mod tests;

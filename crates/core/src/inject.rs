@@ -4,7 +4,10 @@
 //!
 //! A Pod stays raw JSON, so that fields this build doesn't know survive.
 
+mod gates;
+mod mesh;
 mod patch;
+mod platform;
 mod pod;
 mod resources;
 mod waiter;
@@ -16,7 +19,9 @@ use crate::selector::Selector;
 use crate::snapshot::Requests;
 use pod::Pod;
 
+pub use gates::Gates;
 pub use patch::patch;
+pub use platform::{Unsupported, UnsupportedPods};
 pub use resources::{QuantityError, Resources, quantity};
 pub use waiter::Injection;
 
@@ -83,6 +88,10 @@ pub struct Settings {
     pub server_name: String,
     /// What a waiter requests, and its limit.
     pub resources: Resources,
+    /// What is done with a Pod that has to wait and can't carry a waiter.
+    pub unsupported: UnsupportedPods,
+    /// How long a waiter waits at most, in seconds.
+    pub timeout: Option<u64>,
 }
 
 /// What is to become of a Pod.
@@ -100,7 +109,7 @@ pub enum Verdict {
 }
 
 /// Why a Pod is left alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Untouched {
     /// It runs a migration: waiting for it would be waiting for itself.
     Run,
@@ -110,6 +119,10 @@ pub enum Untouched {
     NoMatch,
     /// Its image is migrated for each that does, or their gate is open.
     Done,
+    /// It mirrors a static Pod, which runs whether or not the mirror exists.
+    Mirror,
+    /// It would have to wait, but can't carry a waiter, and the settings let such Pods through.
+    Unsupported(Unsupported),
 }
 
 /// Decides over a Pod that is about to be created in `namespace`, whose Migrators have `gates`.
@@ -123,6 +136,9 @@ pub fn decide<'a>(
     if pod.annotated(names::NO_WAIT_ANNOTATION) {
         let reason = if pod.is_run() { Untouched::Run } else { Untouched::NoWait };
         return Verdict::Untouched(reason);
+    }
+    if platform::is_mirror(pod) {
+        return Verdict::Untouched(Untouched::Mirror);
     }
     let labels = pod.labels();
     let (mut matching, mut past, mut unreadable) = (Vec::new(), false, Vec::new());
@@ -138,15 +154,21 @@ pub fn decide<'a>(
         return Verdict::Untouched(Untouched::Done);
     }
     if !matching.is_empty() {
-        return Verdict::Inject(Box::new(Injection::of(pod, namespace, &matching, settings)));
+        return match platform::unsupported(pod) {
+            None => Verdict::Inject(Box::new(Injection::of(pod, namespace, &matching, settings))),
+            Some(why) if settings.unsupported == UnsupportedPods::Admit => {
+                Verdict::Untouched(Untouched::Unsupported(why))
+            }
+            Some(why) => Verdict::Refuse { message: cannot_wait(pod, namespace, &matching, &why) },
+        };
     }
     if pod.annotated(names::REQUIRED_ANNOTATION) {
-        return Verdict::Refuse { message: refusal(pod, namespace, &unreadable) };
+        return Verdict::Refuse { message: nothing_to_wait_for(pod, namespace, &unreadable) };
     }
     Verdict::Untouched(Untouched::NoMatch)
 }
 
-fn refusal(pod: Pod<'_>, namespace: &str, unreadable: &[(&str, &str)]) -> String {
+fn nothing_to_wait_for(pod: Pod<'_>, namespace: &str, unreadable: &[(&str, &str)]) -> String {
     let told =
         |(migrator, error): &(&str, &str)| format!(". Migrator {migrator:?} can't be followed: {error}");
     format!(
@@ -156,6 +178,19 @@ fn refusal(pod: Pod<'_>, namespace: &str, unreadable: &[(&str, &str)]) -> String
         pod.name(),
         names::REQUIRED_ANNOTATION,
         unreadable.iter().map(told).collect::<String>(),
+    )
+}
+
+fn cannot_wait(pod: Pod<'_>, namespace: &str, gates: &[&Gate], why: &Unsupported) -> String {
+    let migrators: Vec<_> = gates.iter().map(|gate| format!("{:?}", gate.migrator)).collect();
+    format!(
+        "Pod {:?} in namespace {namespace:?} has to wait for Migrator {}, but can't carry its waiter: {why}, and the \
+         waiter is built for Linux on amd64 and arm64; annotate the Pod's template with {}: \"true\" so that it starts \
+         without waiting, or change the Migrator's spec.selector (the webhook's --unsupported-pods=admit lets all such \
+         Pods through)",
+        pod.name(),
+        migrators.join(", "),
+        names::NO_WAIT_ANNOTATION,
     )
 }
 

@@ -11,6 +11,7 @@ pub mod inject;
 pub mod job;
 pub mod lease;
 pub mod plan;
+pub mod released;
 pub mod result;
 pub mod revision;
 pub mod selector;

@@ -42,6 +42,8 @@ pub enum Effect {
         name: String,
         /// Its uid.
         uid: String,
+        /// Its version, as read, where it must not have been started since.
+        resource_version: Option<String>,
     },
     /// End what is left in a run's Pod, and keep its logs.
     EndPod {

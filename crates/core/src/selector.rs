@@ -119,6 +119,14 @@ impl Selector {
             Requirement::Absent(key) => !labels.contains_key(key),
         })
     }
+
+    /// Labels of which an object must have each, with one of the values, to be selected.
+    pub(crate) fn demands(&self) -> impl Iterator<Item = (&str, &BTreeSet<String>)> {
+        self.requirements.iter().filter_map(|requirement| match requirement {
+            Requirement::In(key, values) => Some((key.as_str(), values)),
+            Requirement::NotIn(..) | Requirement::Exists(_) | Requirement::Absent(_) => None,
+        })
+    }
 }
 
 impl Requirement {

@@ -6,6 +6,7 @@ mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use migrations_api::{Migrator, MigratorStatus, names};
 use serde_json::Value;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub gate: Gate,
     /// What the API server said when it refused the current run's Job, where it did.
     pub create_refused: Option<String>,
+    /// What the Job controller said when it could not make the current run's Pod, where it did.
+    pub pod_refused: Option<PodRefused>,
     /// Persistent volume claims that Pod templates name, by name. One that is missing here could not
     /// be read.
     pub claims: BTreeMap<String, ClaimFacts>,
@@ -47,6 +50,15 @@ pub struct Snapshot {
     pub locks: Vec<LockFacts>,
     /// What the operator's administrator has settled.
     pub policy: Policy,
+}
+
+/// Why the Job controller can't make the Pod of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRefused {
+    /// Uid of the Job.
+    pub job_uid: String,
+    /// The message of its newest event about that.
+    pub message: String,
 }
 
 /// What a Migrator's annotations ask for (contract §2).
@@ -117,6 +129,10 @@ pub enum Gate {
     InPlace,
     /// The entry is about to be written; the text says what it waits for.
     Pending(String),
+    /// No entry is written, since the API server can't reach the webhook; the text says what to open.
+    Unreachable(String),
+    /// The API server refused the entry, with these words.
+    Refused(String),
     /// There will be no entry: admission leaves this namespace alone.
     Excluded,
 }
@@ -143,6 +159,16 @@ impl Snapshot {
     /// starts afresh. It counts on when the annotation is taken away.
     pub fn request(&self) -> Option<&str> {
         self.requests.run.as_deref().or(self.status.last_handled_run.as_deref())
+    }
+
+    /// The Job of the current run, where it was let go `after` so long and has no Pod: its controller
+    /// may have said why.
+    pub fn podless_job(&self, now: Timestamp, after: SignedDuration) -> Option<&JobFacts> {
+        let run = self.status.current.as_ref()?;
+        let job = self.jobs.iter().find(|job| Some(&job.uid) == run.job_uid.as_ref())?;
+        let let_go = !job.suspended && !job.terminating && job.outcome.is_none();
+        let has_pod = self.run_pods.iter().any(|pod| pod.belongs_to(&job.uid));
+        (let_go && !has_pod && now.duration_since(run.started.0) >= after).then_some(job)
     }
 
     /// Whether a run is asked for that no claim has taken up yet.

@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use migrations_api::{DoneKey, RerunOn, names};
+use jiff::Timestamp;
+use migrations_api::{DoneKey, RerunOn, Source, names};
 use serde_json::Value;
 
 use crate::due::due;
 use crate::revision::revision;
 use crate::snapshot::{OwnerRef, Owners, PodFacts, Snapshot};
 use crate::validate::Valid;
-use crate::workload::{Climb, OwnTemplate, Revision, Workload, climb, is_run};
+use crate::workload::{Climb, Known, OwnTemplate, Revision, Workload, climb, is_run};
 
 /// The matching Pods, each with where it comes from.
 #[derive(Clone, Debug)]
@@ -55,6 +56,19 @@ pub struct Origin<'a> {
 }
 
 impl Origin<'_> {
+    /// What names the revision, and no other one.
+    fn own_id(&self) -> Option<&String> {
+        let known = self.workload.as_ref().map(|workload| workload.known);
+        self.id.as_ref().filter(|_| matches!(known, Some(Known::Kept | Known::Told)))
+    }
+
+    /// Whether nothing tells what the Pods were made from: an earlier template of their workload, or the
+    /// one as it stands, whose image another webhook rewrote.
+    pub fn untold(&self) -> bool {
+        let untold = |workload: &Workload<'_>| workload.known == Known::Guessed && workload.own.is_none();
+        self.workload.as_ref().is_some_and(untold)
+    }
+
     /// Whether the Pods serve on and on, unlike those of a Job.
     pub fn long_running(&self) -> bool {
         self.workload.as_ref().is_some_and(|workload| workload.long_running)
@@ -77,10 +91,28 @@ impl Member<'_> {
         self.origin.revision == Revision::Current
     }
 
-    /// Whether it may start: its key is done, or its revision is tied to one that is.
+    /// The Pod and its workload, as the status and events name them.
+    pub fn source(&self) -> Source {
+        let reference = &self.origin.reference;
+        Source {
+            api_version: reference.api_version.clone(),
+            kind: reference.kind.clone(),
+            name: reference.name.clone(),
+            uid: reference.uid.clone(),
+            pod: self.pod.name.clone(),
+            revision: self.origin.id.clone(),
+        }
+    }
+
+    /// Whether it may start: its key is done, or it is tied to one that is.
     pub fn released(&self, done: &[DoneKey]) -> bool {
-        let tied = |one: &DoneKey| self.origin.id.as_ref().is_some_and(|id| one.revisions.contains(id));
-        done.iter().any(|one| one.key == self.origin.key || tied(one))
+        done.iter().any(|one| one.key == self.origin.key || one.revisions.contains(self.tie()))
+    }
+
+    /// What ties it to a done key: its revision; its own uid where that is also what Pods of another
+    /// template have, or where it has none.
+    pub fn tie(&self) -> &String {
+        self.origin.own_id().unwrap_or(&self.pod.uid)
     }
 
     /// Whether the image that admission saw is what its waiter is released by. Another webhook may
@@ -175,18 +207,28 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
         Climb::Reached(workload) => workload,
     };
     let id = id_of(pod);
+    let proven = match workload.known {
+        Known::Kept | Known::Guessed => true,
+        // As admitted: labels can be changed later.
+        Known::Told => id == revision(pod.owner.as_ref(), &pod.labels),
+        Known::Unchanged => was_made_by_its_owner(pod, owners),
+    };
+    if !proven {
+        workload.known = Known::Guessed;
+    }
     let of_pod = admitted_container(pod, container);
     let has_image = |own: &OwnTemplate<'_>| {
         admitted_container(pod, Some(own.container)).is_some_and(|(_, image)| image == own.image)
     };
-    if workload.guessed && !workload.own.as_ref().is_some_and(has_image) {
+    if workload.known == Known::Guessed && !workload.own.as_ref().is_some_and(has_image) {
         // It is older than the template, or another webhook rewrote its image; to take it for the
         // template's would let it start on what was never migrated.
         workload.own = None;
         workload.revision = Revision::Older;
     }
     let (image, container, fingerprint) = match (&workload.own, &id) {
-        (Some(own), Some(id)) if workload.guessed => (own.image, own.container, id.clone()),
+        // However it is known by now: the key must not change with that.
+        (Some(own), Some(id)) if workload.known != Known::Kept => (own.image, own.container, id.clone()),
         (Some(own), _) => (own.image, own.container, own.fingerprint()),
         (None, id) => {
             let (container, image) = of_pod?;
@@ -212,8 +254,21 @@ fn of_pod<'a>(valid: &Valid, pod: &'a PodFacts, owners: &'a Owners) -> Option<(O
         id,
         workload: Some(workload),
     };
-    let shared = origin.workload.as_ref().is_some_and(|workload| workload.own.is_some() && !workload.guessed);
+    let shared = origin
+        .workload
+        .as_ref()
+        .is_some_and(|workload| workload.own.is_some() && workload.known == Known::Kept);
     Some((origin, shared))
+}
+
+/// Whether a Pod is no orphan that its owner adopted: those are older than it, or have a name of their own.
+fn was_made_by_its_owner(pod: &PodFacts, owners: &Owners) -> bool {
+    let Some(owner) = &pod.owner else { return false };
+    let object = owners.get(owner).and_then(Option::as_ref);
+    let since =
+        object.and_then(|object| object.pointer("/metadata/creationTimestamp")?.as_str()?.parse().ok());
+    let named = pod.name.strip_prefix(owner.name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    named && since.is_some_and(|since: Timestamp| pod.created >= Some(since))
 }
 
 /// The origin of a Pod that stands for itself.

@@ -137,7 +137,7 @@ pub fn validate(spec: &MigratorSpec) -> Result<Valid, Refusal> {
                 keep_containers: keep_containers.clone().unwrap_or_default(),
             },
             rerun_on: rerun_on.unwrap_or_default(),
-            backoff_limit: backoff_limit.unwrap_or(BACKOFF_LIMIT).max(0),
+            backoff_limit: attempts_after_the_first(*backoff_limit),
             successful_jobs: kept(*successful_jobs_history_limit, JOBS_KEPT.0),
             failed_jobs: kept(*failed_jobs_history_limit, JOBS_KEPT.1),
             suspend: suspend.unwrap_or(false),
@@ -150,6 +150,11 @@ pub fn validate(spec: &MigratorSpec) -> Result<Valid, Refusal> {
 /// A limit as written. Negative ones don't get here from a current schema.
 fn kept(limit: Option<i32>, default: usize) -> usize {
     limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(0))
+}
+
+/// How often a failed run is tried again, by what `spec.backoffLimit` says.
+pub(crate) fn attempts_after_the_first(backoff_limit: Option<i32>) -> i32 {
+    backoff_limit.unwrap_or(BACKOFF_LIMIT).max(0)
 }
 
 #[cfg(test)]

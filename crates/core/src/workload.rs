@@ -42,13 +42,27 @@ pub struct Workload<'a> {
     pub image: &'a str,
     /// The template that this very Pod was made from; `None` where it can't be had any more.
     pub own: Option<OwnTemplate<'a>>,
-    /// Whether `own` is but a guess: the Pod's controller has one template, which can be changed under
-    /// its Pods. It holds for a Pod that has the image in it.
-    pub guessed: bool,
+    /// How that is known.
+    pub known: Known,
     /// Whether the Pod was made from the template as it stands.
     pub revision: Revision,
     /// Whether its Pods serve on and on, unlike those of a Job.
     pub long_running: bool,
+}
+
+/// How it is known which template a Pod was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its controller never changes its template, or keeps one for each revision.
+    Kept,
+    /// Its controller has one template, which can be changed under its Pods, and says by which hash
+    /// those are labelled that are made from it.
+    Told,
+    /// Its controller has one template, which was never changed.
+    Unchanged,
+    /// Its controller has one template, which may have been changed under the Pod. It is the Pod's
+    /// where it has the Pod's image; else nothing can be said.
+    Guessed,
 }
 
 /// The template that a Pod was made from.
@@ -108,8 +122,12 @@ pub fn climb<'a>(
         chain.push(Link { reference, object, template, key });
     }
     let (Some(bottom), Some(top)) = (chain.first(), chain.last()) else { return Climb::Itself };
-    let revision = revision(labels, bottom, top);
-    let own = if chain.len() > 1 || revision == Revision::Current {
+    let (known, told) = known(bottom, labels);
+    let revision =
+        told.filter(|told| *told != Revision::Current).unwrap_or_else(|| revision(labels, bottom, top));
+    let own = if known == Known::Told && told != Some(Revision::Current) {
+        None
+    } else if chain.len() > 1 || revision == Revision::Current {
         Some((bottom.template, bottom.key))
     } else {
         // One object makes Pods of several templates, and keeps the earlier ones apart.
@@ -125,12 +143,6 @@ pub fn climb<'a>(
         }
     };
     let of_job = bottom.reference.kind == "Job";
-    let guessed = match bottom.reference.kind.as_str() {
-        "StatefulSet" | "DaemonSet" | "Job" => false,
-        // Made by something above them, one for each revision, whether that can be read or not.
-        "ReplicaSet" | "ReplicationController" => owner_of(bottom.object).is_none(),
-        _ => true,
-    };
     Climb::Reached(Workload {
         reference: top.reference.clone(),
         object: top.object,
@@ -142,7 +154,7 @@ pub fn climb<'a>(
             container: key.name,
             image: key.image,
         }),
-        guessed,
+        known,
         revision,
         long_running: !chain.iter().any(|link| matches!(link.reference.kind.as_str(), "Job" | "CronJob")),
     })
@@ -243,6 +255,36 @@ fn owner_of(object: &Value) -> Option<OwnerRef> {
     let owners = object.pointer("/metadata/ownerReferences")?;
     let owners: Vec<_> = serde_json::from_value(owners.clone()).ok()?;
     controller_of(Some(&owners))
+}
+
+/// How it is known from which template the Pod's controller made it, and whether that is the one as it
+/// stands, where its controller itself tells that.
+fn known(bottom: &Link<'_>, labels: &BTreeMap<String, String>) -> (Known, Option<Revision>) {
+    match bottom.reference.kind.as_str() {
+        "StatefulSet" | "DaemonSet" | "Job" => return (Known::Kept, None),
+        // Made by something above them, one for each revision, whether that can be read or not.
+        "ReplicaSet" | "ReplicationController" if owner_of(bottom.object).is_some() => {
+            return (Known::Kept, None);
+        }
+        _ => {}
+    }
+    let object = bottom.object;
+    let generation = object.pointer("/metadata/generation");
+    let newest = object.pointer("/status/updateRevision").and_then(Value::as_str);
+    if let (Some(newest), Some(hash)) = (newest, labels.get("controller-revision-hash")) {
+        let same = newest.strip_suffix(hash.as_str()).is_some_and(|it| it.is_empty() || it.ends_with('-'));
+        let revision = match (object.pointer("/status/observedGeneration") == generation, same) {
+            (false, _) => Revision::Unknown,
+            (true, true) => Revision::Current,
+            (true, false) => Revision::Older,
+        };
+        return (Known::Told, Some(revision));
+    }
+    // The API server counts the changes of a spec.
+    if generation.and_then(Value::as_i64) == Some(1) {
+        return (Known::Unchanged, None);
+    }
+    (Known::Guessed, None)
 }
 
 /// Compares the template that the Pod was made from with its workload's.

@@ -429,7 +429,8 @@ fn a_refused_job_is_told_in_the_api_servers_words() {
     let plan = world.look_and_crash_after(1);
     assert!(matches!(&plan.effects[..], [Effect::CreateJob(_)]));
     assert_eq!((world.reason().as_str(), world.true_conditions()), ("JobRefused", vec!["Stalled"]));
-    assert!(world.standing().1.contains("exceeded quota"));
+    let message = world.standing().1;
+    assert!(message.contains("exceeded quota") && message.contains("ResourceQuota"), "{message}");
 }
 
 #[test]
@@ -447,6 +448,8 @@ fn a_refused_spec_starts_nothing_but_loses_no_result() {
 #[rstest]
 #[case::excluded(Gate::Excluded, "NamespaceExcluded", &["Stalled"])]
 #[case::pending(Gate::Pending("soon".to_owned()), "GatePending", &["Reconciling"])]
+#[case::unreachable(Gate::Unreachable("open port 443".to_owned()), "WebhookUnreachable", &["Reconciling"])]
+#[case::refused(Gate::Refused("Invalid value".to_owned()), "EntryRefused", &["Stalled"])]
 fn nobody_is_ready_before_the_gate_is(#[case] gate: Gate, #[case] reason: &str, #[case] conditions: &[&str]) {
     let mut world = World::new();
     world.gate = gate;

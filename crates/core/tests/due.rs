@@ -282,19 +282,6 @@ fn what_was_never_run_is_not_run_once_more_for_another_image_of_the_run() {
 }
 
 #[test]
-fn a_follower_that_nothing_names_says_how_it_can_be_helped() {
-    let mut world = World::new();
-    leading(&mut world);
-    leader(&mut world, "web", "shop:v1");
-    let pod = world.pod("worker", "worker:v1");
-    pod.owner = None;
-    pod.admitted = Some(admitted("worker:v1", None));
-    world.migrate();
-    assert_eq!(world.reason(), "NoSource");
-    assert!(world.standing().1.contains("no-wait"), "{}", world.standing().1);
-}
-
-#[test]
 fn a_new_template_with_the_same_image_is_a_migration_where_templates_count() {
     let mut world = World::new();
     world.spec.rerun_on = Some(RerunOn::Template);

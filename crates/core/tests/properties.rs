@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod world;
 
-use migrations_api::Migrator;
+use migrations_api::{How, Migrator};
 use migrations_core::answer::{Known, answer};
 use migrations_core::snapshot::{ContainerState, PodFacts};
 use migrations_protocol::{Question, Verdict};
@@ -37,6 +37,9 @@ enum Happening {
     Mark(&'static str),
     TimePasses(i64),
     Serve,
+    OldView(usize),
+    HeldUp(usize),
+    GoesOn,
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -106,7 +109,30 @@ fn happen(world: &mut World, happening: &Happening) {
         Happening::Mark(image) => world.requests.done = Some((*image).to_owned()),
         Happening::TimePasses(seconds) => drop(world.wait(*seconds)),
         Happening::Serve => drop(world.release()),
+        Happening::OldView(age) => world.look_at_an_old_view(*age),
+        Happening::HeldUp(steps) => world.look_and_be_held_up_after(*steps),
+        Happening::GoesOn => world.go_on(),
     }
+}
+
+fn is_stuck(world: &World) -> bool {
+    let stuck = |state: &ContainerState| matches!(state, ContainerState::Waiting(why) if !why.is_empty());
+    world.run_pods.iter().any(|pod| pod.unfinished() && stuck(&pod.containers[0].state))
+}
+
+/// Whatever may happen, and beside it another controller that thinks it leads: it has yet to see what is
+/// new, or goes on in the middle of a plan that it made long ago.
+fn happening_to_two() -> impl Strategy<Value = Happening> {
+    // Locks are for other Migrators: between controllers of one, they are no guard.
+    let alone = happening().prop_filter("locks are tested alone", |happening| {
+        !matches!(happening, Happening::Lock(_) | Happening::LockElsewhere(_))
+    });
+    prop_oneof![
+        6 => alone,
+        2 => (0usize..12).prop_map(Happening::OldView),
+        2 => (0usize..3).prop_map(Happening::HeldUp),
+        2 => Just(Happening::GoesOn),
+    ]
 }
 
 /// The rules that Argo CD, Flux and kubectl-based tools apply to any object (kstatus): an object is
@@ -154,11 +180,12 @@ fn released_or_told(world: &World, pod: &PodFacts) -> bool {
         containers: admitted.containers,
         revision: admitted.revision,
         follower: false,
+        labels: pod.labels.clone(),
         seen: None,
     };
     let mut migrator = Migrator::new("shop", world.spec.clone());
     migrator.status = Some(world.status.clone());
-    let answer = answer(&question, Known::Migrator(&migrator));
+    let answer = answer(&question, &pod.uid, Known::Migrator(&migrator));
     let told = ["Superseded", "MigrationFailed", "ResultUnknown"];
     answer.verdict == Verdict::Released || told.contains(&answer.reason.as_str())
 }
@@ -196,6 +223,44 @@ proptest! {
         prop_assert_eq!(unfinished, 0);
         prop_assert!(world.status.current.is_none(), "{:?}", world.status.current);
         prop_assert!(!world.decide().acts(), "L2: something is written while nothing changes");
+    }
+
+    /// S1, S3 and S4 are asserted by the world, at each write whose precondition holds.
+    #[test]
+    fn a_second_controller_with_an_old_view_breaks_no_invariant(
+        happenings in proptest::collection::vec(happening_to_two(), 1..80),
+    ) {
+        let mut world = World::new();
+        for happening in &happenings {
+            if matches!(happening, Happening::ForeignRun) {
+                // Nothing that the operator writes could tell of it.
+                world.forget();
+            }
+            if matches!(happening, Happening::RunStarts) && is_stuck(&world) {
+                // While it is given up, no precondition tells of it: its result counts (contract §3).
+                continue;
+            }
+            let before: Vec<_> = world.done().into_iter().map(str::to_owned).collect();
+            happen(&mut world, happening);
+            world.remember();
+            for key in before {
+                prop_assert!(world.done().contains(&key.as_str()), "S5: the record of {key} is lost");
+            }
+            for done in world.status.done.iter().filter(|done| done.how == How::Succeeded) {
+                prop_assert!(world.succeeded.contains(&done.key), "S2: {} has never succeeded", done.key);
+            }
+        }
+        // One of them is gone, and faults stop.
+        world.forget();
+        world.foreign_run_ends();
+        world.spec.suspend = None;
+        for _ in 0..12 {
+            world.wait(400).settle().run_starts().settle().run_ends(0, "");
+        }
+        world.wait(400).settle();
+        for pod in &world.pods {
+            prop_assert!(released_or_told(&world, pod), "L1: {} {:?}", pod.name, world.status);
+        }
     }
 
     #[test]

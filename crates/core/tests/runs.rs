@@ -7,7 +7,7 @@ mod world;
 
 use migrations_api::RunResult;
 use migrations_core::plan::Effect;
-use migrations_core::snapshot::{ClaimFacts, ContainerState, JobFacts, JobOutcome, PodFacts};
+use migrations_core::snapshot::{ClaimFacts, ContainerState, JobFacts, JobOutcome, PodFacts, PodRefused};
 use rstest::rstest;
 use serde_json::json;
 use world::{World, serve, waiting};
@@ -229,6 +229,139 @@ fn a_progress_deadline_that_comes_near_is_told_once_before_it_passes() {
     assert_eq!(near(plan), 0);
     assert_eq!(near(world.wait(545).look()), 1);
     assert_eq!(near(world.look()), 0);
+}
+
+/// The rollout of a Deployment came to its first step at that time, in seconds of the world's clock.
+fn progressing(world: &mut World, deployment: &str, since: i64) {
+    let since = jiff::Timestamp::from_second(since).unwrap().to_string();
+    let mut owners = world.owners.iter_mut();
+    let object = owners.find(|(owner, _)| owner.kind == "Deployment" && owner.name == deployment).unwrap().1;
+    object.as_mut().unwrap()["status"] = json!({ "conditions": [{
+        "type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated", "lastUpdateTime": since,
+    }] });
+}
+
+/// Whose deadline was told.
+fn told_deadlines(plan: &migrations_core::plan::Plan) -> Vec<&str> {
+    let near = plan.events.iter().filter(|event| event.reason.as_str() == "ProgressDeadlineNear");
+    near.filter_map(|event| Some(event.workload.as_ref()?.name.as_str())).collect()
+}
+
+#[rstest]
+#[case::behind_another_run("Running", |_: &mut World| {})]
+#[case::in_back_off("BackOff", |world: &mut World| {
+    world.spec.backoff_limit = Some(6);
+    world.run_starts().settle().run_ends(1, "boom").settle().run_starts().run_ends(1, "boom").settle();
+    // Both in back-off, for minutes.
+    for record in &mut world.status.history {
+        record.attempts = 6;
+    }
+    world.settle();
+})]
+#[case::given_up_on("MigrationFailed", |world: &mut World| {
+    world.run_starts().settle().run_ends(1, "boom").settle().run_starts().run_ends(1, "boom").settle();
+})]
+#[case::suspended("Suspended", |world: &mut World| {
+    world.spec.suspend = Some(true);
+    world.run_starts().settle().run_ends(0, "").settle();
+})]
+fn a_progress_deadline_of_every_deployment_that_waits_is_told_once_in_time(
+    #[case] reason: &str,
+    #[case] then: fn(&mut World),
+) {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").roll_out("worker", "shop:w1").settle();
+    then(&mut world);
+    let since = world.clock;
+    progressing(&mut world, "worker", since);
+    let plan = world.look();
+    assert_eq!(world.reason(), reason);
+    // Told by nobody, it is looked at in time.
+    assert!(plan.look_again.is_some());
+    assert!(told_deadlines(&plan).is_empty());
+    world.clock = since + 545;
+    for record in &mut world.status.history {
+        record.finished.0 = jiff::Timestamp::from_second(since + 500).unwrap();
+    }
+    assert_eq!(told_deadlines(&world.look()), ["worker"]);
+    assert!(told_deadlines(&world.look()).is_empty());
+    progressing(&mut world, "worker", since + 1);
+    assert!(told_deadlines(&world.look()).is_empty(), "of that revision it is told");
+}
+
+#[test]
+fn a_progress_deadline_is_told_while_another_holds_the_lock_and_again_for_another_revision() {
+    let mut world = World::new();
+    world.spec.lock = Some("db".to_owned());
+    let lease = world.policy.lease("default", "db");
+    world.locks.push(world::lock(&lease, "uid-other"));
+    world.roll_out("web", "shop:v1").settle();
+    assert_eq!(world.reason(), "Locked");
+    let since = world.clock;
+    progressing(&mut world, "web", since);
+    assert_eq!(told_deadlines(&world.wait(545).look()), ["web"]);
+    world.roll_out("web", "shop:v2");
+    progressing(&mut world, "web", since);
+    assert_eq!(told_deadlines(&world.look()), ["web"]);
+    assert!(told_deadlines(&world.look()).is_empty());
+}
+
+#[test]
+fn a_progress_deadline_of_pods_that_start_is_nobodys_concern() {
+    let mut world = World::at_v1();
+    let since = world.clock;
+    progressing(&mut world, "web", since);
+    assert!(told_deadlines(&world.wait(595).look()).is_empty());
+    world.roll_out("web", "shop:v2");
+    progressing(&mut world, "web", since);
+    world.requests.open = true;
+    assert!(told_deadlines(&world.look()).is_empty());
+}
+
+/// A quota, a policy or a missing service account: the Job is there, and never gets a Pod.
+#[test]
+fn a_run_without_a_pod_says_why_in_the_job_controllers_words_with_the_field_that_helps() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look();
+    world.look();
+    world.run_pods.clear();
+    let job = world.jobs[0].uid.clone();
+    let says = |job_uid: &str, pod: &str| {
+        let message =
+            format!("Error creating: pods \"{pod}\" is forbidden: exceeded quota: q, requested: cpu=1");
+        Some(PodRefused { job_uid: job_uid.to_owned(), message })
+    };
+    let plan = world.look();
+    assert!(plan.look_again.is_some_and(|pause| pause.as_secs() <= 3), "{:?}", plan.look_again);
+    world.pod_refused = says("uid-of-another", "shop-1-a");
+    world.look();
+    assert!(!world.standing().1.contains("quota"), "{}", world.standing().1);
+    world.pod_refused = says(&job, "shop-1-a");
+    world.look();
+    let (reason, message) = world.standing();
+    assert_eq!(reason, "Running");
+    assert!(
+        message.contains("forbidden: exceeded quota: q") && message.contains("spec.resources"),
+        "{message}"
+    );
+    // The name that the Job controller draws for each attempt is no news.
+    world.pod_refused = says(&job, "shop-1-b");
+    assert!(!world.look().acts());
+}
+
+/// Its claim may have waited for another run for as long as that took.
+#[test]
+fn a_run_that_was_let_go_a_moment_ago_is_not_stuck() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look();
+    world.foreign_run().settle().wait(1000).settle();
+    world.foreign_run_ends();
+    world.look();
+    assert_eq!(world.started, ["shop:v1"]);
+    world.run_pods.clear();
+    world.roll_out("worker", "shop:w1").look();
+    assert!(!world.standing().1.contains("no Pod"), "{}", world.standing().1);
+    assert_eq!(world.started, ["shop:v1"]);
 }
 
 /// A Job of the claimed name is this run's own only if all agrees; else it is made again where it is

@@ -2,6 +2,7 @@
 //! No word of migrations in here: it would serve any other operator as well.
 
 pub mod listen;
+pub mod open_files;
 pub mod probes;
 pub mod serve;
 pub mod shutdown;

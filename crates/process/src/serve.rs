@@ -1,44 +1,62 @@
 //! HTTP over TLS with limits: each listener has its own budget of connections, no client can hold
 //! one for nothing, a panic ends one request, and the end is orderly.
 
+mod body;
+mod places;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Shutdown;
+use places::{Activity, Place, Places};
+
+pub use body::{BodyError, read_body};
 
 /// Pause after a connection that could not be accepted: most often file descriptors have run out,
 /// and only time brings them back.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// Largest headers of a request, in bytes. A waiter's hold a token of 1 to 2 KiB.
+const HEADERS: u32 = 16 * 1024;
+
+/// How long a client that is told to go may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What a listener may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; further ones wait to be accepted.
+    /// Connections at a time. For one more the one without a request for longest is closed; where
+    /// all have requests, it waits.
     pub connections: usize,
+    /// Connections at a time from one source address. For one more the one of that source without a
+    /// request for longest is closed; where all have requests, it is refused.
+    pub per_source: usize,
+    /// Requests at a time on one connection, with HTTP/2.
+    pub streams: u32,
     /// For the TLS handshake.
     pub handshake: Duration,
     /// For a request's headers, and between two requests on HTTP/1.1.
     pub headers: Duration,
+    /// For a request as a whole, from its headers to its response.
+    pub request: Duration,
     /// A connection without a request is closed after this.
     pub idle: Duration,
     /// How long open requests may go on once the server has been asked to end.
@@ -57,32 +75,34 @@ pub async fn serve<H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let budget = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, limits.per_source);
     let acceptor = TlsAcceptor::from(tls);
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
         let accepted = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&budget).acquire_owned().await.ok();
-            (listener.accept().await, permit)
+            let (stream, source) = listener.accept().await?;
+            Ok::<_, std::io::Error>((stream, places.take(source.ip()).await))
         };
-        let stream = tokio::select! {
+        let (stream, place) = tokio::select! {
             () = end.requested() => break,
-            (stream, permit) = accepted => stream.map(|(stream, _)| (stream, permit)),
-        };
-        let (stream, permit) = match stream {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
+            accepted = accepted => match accepted {
+                Ok((stream, Some(place))) => (stream, place),
+                // Closed: its source has enough.
+                Ok((_, None)) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
         };
         let (acceptor, end, handler) = (acceptor.clone(), end.clone(), handler.clone());
         open.spawn(async move {
-            connection(stream, acceptor, limits, end, handler).await;
-            drop(permit);
+            tokio::select! {
+                () = place.is_needed() => tracing::debug!("an idle connection made room for another"),
+                () = connection(stream, acceptor, limits, end, handler, &place) => {}
+            }
         });
     }
     drop(listener);
@@ -92,8 +112,14 @@ pub async fn serve<H, F>(
     }
 }
 
-async fn connection<H, F>(stream: TcpStream, acceptor: TlsAcceptor, limits: Limits, end: Shutdown, handler: H)
-where
+async fn connection<H, F>(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    end: Shutdown,
+    handler: H,
+    place: &Place,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
@@ -104,35 +130,45 @@ where
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let activity = Arc::new(Activity::default());
+    let activity = place.activity();
     let service = service_fn(|request: Request<Incoming>| {
-        let (handler, request_in_flight) = (handler.clone(), activity.enter());
+        let (handler, request_in_flight) = (handler.clone(), Activity::enter(activity));
         async move {
-            let response = AssertUnwindSafe(async move { handler(request).await }).catch_unwind().await;
+            let answered = AssertUnwindSafe(async move { handler(request).await }).catch_unwind();
+            let response = match tokio::time::timeout(limits.request, answered).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, "this request met a defect; it is in the log\n")
+                }
+                Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "this request took too long\n"),
+            };
             drop(request_in_flight);
-            Ok::<_, Infallible>(response.unwrap_or_else(|_| {
-                text(StatusCode::INTERNAL_SERVER_ERROR, "this request met a defect; it is in the log\n")
-            }))
+            Ok::<_, Infallible>(response)
         }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
-    builder.http2().timer(TokioTimer::new());
+    let speaks_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = builder(limits, speaks_http_2);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut ending = false;
+    let (mut ending, mut idle) = (false, limits.idle);
     loop {
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = end.requested(), if !ending => {
-                ending = true;
+                (ending, idle) = (true, limits.idle + FAREWELL);
                 connection.as_mut().graceful_shutdown();
                 continue;
             }
-            () = tokio::time::sleep(limits.idle.saturating_sub(activity.idle())) => {
-                if activity.idle() < limits.idle {
+            () = tokio::time::sleep(idle.saturating_sub(activity.idle())) => {
+                if activity.idle() < idle {
                     continue;
                 }
-                return;
+                if ending {
+                    return;
+                }
+                // A request may be on its way: with HTTP/2 the client is told which one is the last.
+                (ending, idle) = (true, limits.idle + FAREWELL);
+                connection.as_mut().graceful_shutdown();
+                continue;
             }
         };
         if let Err(error) = result {
@@ -142,85 +178,25 @@ where
     }
 }
 
-/// Whether a connection has requests, and since when it has none.
-struct Activity {
-    started: Instant,
-    requests: AtomicUsize,
-    /// Milliseconds from the start to the end of the last request.
-    last: AtomicU64,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self { started: Instant::now(), requests: AtomicUsize::new(0), last: AtomicU64::new(0) }
+fn builder(limits: Limits, http_2: bool) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    if http_2 {
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEADERS)
+            .max_concurrent_streams(limits.streams)
+            // Half-open connections are found before they would be idle for long enough.
+            .keep_alive_interval(limits.idle / 2)
+            .keep_alive_timeout(limits.idle / 2);
+        return builder.http2_only();
     }
-}
-
-impl Activity {
-    fn enter(self: &Arc<Self>) -> InFlight {
-        self.requests.fetch_add(1, Ordering::AcqRel);
-        InFlight(Arc::clone(self))
-    }
-
-    fn idle(&self) -> Duration {
-        if self.requests.load(Ordering::Acquire) > 0 {
-            return Duration::ZERO;
-        }
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Acquire)))
-    }
-}
-
-struct InFlight(Arc<Activity>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last.store(now, Ordering::Release);
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A body that can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// More than the limit.
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(usize),
-    /// It came too slowly.
-    #[error("the body did not arrive within {0:?}")]
-    TooSlow(Duration),
-    /// The connection broke.
-    #[error("the body did not arrive whole")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl BodyError {
-    /// The HTTP status that says so.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Broken(_) => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-/// Reads a request's body whole, of at most `limit` bytes, in the time it may take.
-pub async fn read_body<B>(body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
-where
-    B: Body,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    // Refused before a byte is read, where its length is told.
-    if body.size_hint().lower() > limit as u64 {
-        return Err(BodyError::TooLarge(limit));
-    }
-    match tokio::time::timeout(time, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge(limit)),
-        Ok(Err(error)) => Err(BodyError::Broken(error)),
-        Err(_) => Err(BodyError::TooSlow(time)),
-    }
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.headers)
+        .max_buf_size(HEADERS as usize);
+    builder.http1_only()
 }
 
 /// A plain text response.

@@ -1,5 +1,7 @@
 //! The question a waiter asks and the answer it gets, as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// "May this Pod start?" Everything in it was written by admission into the waiter's arguments, so
@@ -20,6 +22,10 @@ pub struct Question {
     /// Whether the Migrator's `templateSelector` leaves the Pod out: it waits for what others lead to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follower: bool,
+    /// The Pod's labels, so that it can be told when the Migrator no longer selects it. None where they
+    /// aren't known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// [`Answer::version`] of the answer that the waiter has: while it still holds, the webhook
     /// keeps the question for up to [`crate::HOLD_SECONDS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +68,13 @@ pub enum Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_question_of_an_older_waiter_is_understood() {
+        let question: Question =
+            serde_json::from_str(r#"{"namespace":"a","migrator":"b","containers":[]}"#).unwrap();
+        assert_eq!((question.revision, question.follower, question.labels.len()), (None, false, 0));
+    }
 
     #[test]
     fn a_verdict_from_the_future_is_no_release() {

@@ -1,17 +1,22 @@
 //! The shipped manifests, for tests that tie them to code.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
 /// All objects that `kubectl apply -k manifests` applies, in order, without what kustomize adds.
 pub fn manifests() -> Vec<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests");
+    let folder = folder();
     let kustomization = &documents(&folder.join("kustomization.yaml"))[0];
     let resources = kustomization["resources"].as_array().expect("a list of resources");
     resources.iter().flat_map(|file| documents(&folder.join(file.as_str().expect("a file name")))).collect()
+}
+
+/// The objects of a file in `manifests/samples`.
+pub fn sample(file: &str) -> Vec<Value> {
+    documents(&folder().join("samples").join(file))
 }
 
 /// The object of this kind and name.
@@ -36,6 +41,10 @@ pub fn port(deployment: &str, name: &str) -> u64 {
     let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
     let port = ports.as_array().into_iter().flatten().find(|port| port["name"] == name);
     port.and_then(|port| port["containerPort"].as_u64()).expect("such a port")
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../manifests")
 }
 
 fn documents(path: &Path) -> Vec<Value> {

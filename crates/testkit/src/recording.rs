@@ -50,19 +50,26 @@ pub struct Fault {
     path: String,
     /// None for no answer at all.
     status: Option<StatusCode>,
+    message: String,
     after_effect: bool,
 }
 
 impl Fault {
     /// A request of `method` whose path contains `path` is refused with `status`.
     pub fn refuse(method: Method, path: &str, status: u16) -> Self {
+        Self::refuse_saying(method, path, status, "refused by the test")
+    }
+
+    /// As [`Self::refuse`], with this message.
+    pub fn refuse_saying(method: Method, path: &str, status: u16, message: &str) -> Self {
         let status = StatusCode::from_u16(status).expect("a status code");
-        Self { method, path: path.to_owned(), status: Some(status), after_effect: false }
+        let (path, message) = (path.to_owned(), message.to_owned());
+        Self { method, path, status: Some(status), message, after_effect: false }
     }
 
     /// A request of `method` whose path contains `path` has no effect and is never answered.
     pub fn silence(method: Method, path: &str) -> Self {
-        Self { method, path: path.to_owned(), status: None, after_effect: false }
+        Self { method, path: path.to_owned(), status: None, message: String::new(), after_effect: false }
     }
 
     /// A request of `method` whose path contains `path` takes effect, but its answer is lost: the
@@ -89,6 +96,11 @@ impl RecordingServer {
     pub fn holding<K>(self, plural: &str, object: &Object<K>) -> Self {
         self.state().store.put(plural, object.json());
         self
+    }
+
+    /// From now on a `TokenReview` of `token` has that status. Other tokens are no good.
+    pub fn know_token(&self, token: &str, status: Value) {
+        self.state().store.know(token, status);
     }
 
     /// Adds a fault.
@@ -153,8 +165,8 @@ impl State {
         let fault = self.faults.iter().position(meant).map(|index| self.faults.remove(index));
         let answer = match fault {
             Some(Fault { status: None, .. }) => None,
-            Some(Fault { after_effect: false, status: Some(status), .. }) => {
-                Some(refusal(status, "refused by the test"))
+            Some(Fault { after_effect: false, status: Some(status), message, .. }) => {
+                Some(refusal(status, &message))
             }
             Some(Fault { after_effect: true, status: Some(status), .. }) => {
                 self.store.answer(&request);

@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
 use migrations_testkit::builders::{deployment, existing, job, migrator, pod};
 use migrations_testkit::cluster::ControlPlane;
-use migrations_testkit::manifests::{manifest, manifests};
+use migrations_testkit::manifests::{manifest, manifests, sample};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -148,4 +148,14 @@ async fn the_manifests_are_taken_and_applying_them_again_keeps_the_controllers_e
 
     let applied = apply(&client, &manifest("MutatingWebhookConfiguration", "zz-migrations-03")).await;
     assert_eq!(applied.data["webhooks"][0]["name"], "shop.example.com");
+}
+
+#[tokio::test]
+async fn the_sample_for_application_namespaces_is_taken() {
+    let namespace = ControlPlane::shared().await.namespace().await;
+    for mut policy in sample("network-policy.yaml") {
+        policy["metadata"]["namespace"] = json!(namespace.name());
+        let applied = apply(&namespace.client(), &policy).await;
+        assert_eq!(applied.metadata.namespace.as_deref(), Some(namespace.name()));
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use migrations_api::names;
-use migrations_testkit::manifests::{manifest, manifests};
+use migrations_testkit::manifests::{manifest, manifests, port, sample};
 use serde_json::{Value, json};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -17,7 +17,8 @@ fn named(kind: &str) -> BTreeSet<String> {
 
 fn configurations() -> BTreeSet<String> {
     let entries = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
-    entries.chain([names::REQUIRED_CONFIGURATION.to_owned()]).collect()
+    let others = [names::REQUIRED_CONFIGURATION, names::PROBE_CONFIGURATION];
+    entries.chain(others.map(str::to_owned)).collect()
 }
 
 /// The rule of a role for a resource.
@@ -103,6 +104,24 @@ fn the_service_leads_to_the_webhooks_ports() {
 }
 
 #[test]
+fn the_component_for_the_nodes_network_fits_the_webhook() {
+    let text = include_str!("../../../manifests/host-network/kustomization.yaml");
+    let component: Value = serde_yaml_ng::from_str(text).unwrap();
+    let [patch] = component["patches"].as_array().unwrap().as_slice() else { panic!("{component}") };
+    assert_eq!(patch["target"], json!({ "kind": "Deployment", "name": names::WEBHOOK_SERVICE }));
+    let patch: json_patch::Patch = serde_yaml_ng::from_str(patch["patch"].as_str().unwrap()).unwrap();
+    let mut deployment = manifest("Deployment", names::WEBHOOK_SERVICE);
+    json_patch::patch(&mut deployment, &patch).unwrap();
+    let deployment: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(deployment).unwrap();
+    let spec = deployment.spec.unwrap();
+    let pod = spec.template.spec.unwrap();
+    assert_eq!((pod.host_network, pod.dns_policy.as_deref()), (Some(true), Some("ClusterFirstWithHostNet")));
+    let ports: Vec<_> = pod.containers[0].ports.iter().flatten().map(|port| port.container_port).collect();
+    assert!(ports.contains(&i32::from(names::ADMISSION_LISTEN_PORT)));
+    assert!(text.contains(&names::ADMISSION_LISTEN_PORT.to_string()));
+}
+
+#[test]
 fn everything_is_in_the_operators_namespace() {
     assert_eq!(named("Namespace"), [names::OPERATOR_NAMESPACE.to_owned()].into());
     for object in manifests() {
@@ -121,4 +140,49 @@ fn images_are_those_of_this_version() {
         images.extend(container["args"].as_array().into_iter().flatten().cloned());
     }
     assert_eq!(images, [format!("--waiter-image=ghcr.io/coderanger/migrations-waiter:{VERSION}")]);
+}
+
+/// The ports of a rule, as JSON: names and numbers.
+fn ports_of(rule: &Value) -> BTreeSet<String> {
+    rule["ports"].as_array().unwrap().iter().map(|port| port["port"].to_string()).collect()
+}
+
+#[test]
+fn nothing_reaches_the_operator_or_is_reached_by_it_but_by_the_ports_that_it_needs() {
+    let deny = manifest("NetworkPolicy", "default-deny");
+    assert_eq!(deny["spec"], json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
+    let mut open = BTreeSet::new();
+    for policy in manifests().iter().filter(|object| object["kind"] == "NetworkPolicy") {
+        for rule in policy["spec"]["ingress"].as_array().into_iter().flatten() {
+            open.extend(ports_of(rule));
+        }
+        for rule in policy["spec"]["egress"].as_array().into_iter().flatten() {
+            assert!(
+                ports_of(rule).iter().all(|port| port.parse::<u16>().is_ok()),
+                "an API server has no named ports: {rule}"
+            );
+        }
+    }
+    let mut named = BTreeSet::new();
+    for name in ["migrations-controller", "migrations-webhook"] {
+        let deployment = manifest("Deployment", name);
+        let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+        named.extend(ports.as_array().unwrap().iter().map(|port| port["name"].to_string()));
+    }
+    assert_eq!(open, named, "a port that is closed, or one that nobody has");
+    let webhook = manifest("NetworkPolicy", "migrations-webhook");
+    let deployment = manifest("Deployment", "migrations-webhook");
+    assert_eq!(webhook["spec"]["podSelector"], deployment["spec"]["selector"]);
+    assert!(webhook["spec"]["ingress"][0].get("from").is_none(), "API servers have no labels");
+}
+
+#[test]
+fn the_sample_for_application_namespaces_leads_to_the_questions() {
+    let policy = sample("network-policy.yaml").remove(0);
+    let rule = &policy["spec"]["egress"][0];
+    assert_eq!(ports_of(rule), [port("migrations-webhook", "questions").to_string()].into());
+    let namespace = &rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(namespace, names::OPERATOR_NAMESPACE);
+    let deployment = manifest("Deployment", "migrations-webhook");
+    assert_eq!(rule["to"][0]["podSelector"], deployment["spec"]["selector"]);
 }

@@ -21,8 +21,9 @@ const SUSPECT: &str = "; where connections time out, look for a NetworkPolicy th
                        Pods out to the operator";
 
 /// What has been said so far.
-#[derive(Default)]
 pub(crate) struct Journal {
+    /// What is waited for, before any server has said more.
+    awaited: String,
     answer: Option<Answer>,
     trouble: Option<Trouble>,
     said_at: Duration,
@@ -38,18 +39,25 @@ struct Trouble {
 }
 
 impl Journal {
-    /// The first line.
-    pub(crate) fn opened(arguments: &Arguments) -> String {
-        let Arguments { namespace, migrator, servers, .. } = arguments;
-        line(
-            Duration::ZERO,
-            &format!("waits for Migrator {namespace}/{migrator}; asks {}", servers.join(", ")),
-        )
+    /// Nothing yet.
+    pub(crate) fn new(Arguments { namespace, migrator, .. }: &Arguments) -> Self {
+        let awaited = format!("waits for Migrator {namespace}/{migrator}");
+        Self { awaited, answer: None, trouble: None, said_at: Duration::ZERO }
     }
 
-    /// The last line.
-    pub(crate) fn released(answer: &Answer, now: Duration) -> String {
-        line(now, &format!("released: {}", answer.message))
+    /// The first line.
+    pub(crate) fn opened(&self, Arguments { servers, .. }: &Arguments) -> String {
+        line(Duration::ZERO, &format!("{}; asks {}", self.awaited, servers.join(", ")))
+    }
+
+    /// The last line of a Pod that may start.
+    pub(crate) fn released(why: &str, now: Duration) -> String {
+        line(now, &format!("released: {why}"))
+    }
+
+    /// The last line of one that has waited as long as it may.
+    pub(crate) fn gave_up(&self, now: Duration) -> String {
+        line(now, &format!("gives up, as --timeout says: {}", self.latest()))
     }
 
     /// How long until a reminder is due.
@@ -99,14 +107,23 @@ impl Journal {
         if self.trouble.is_some() {
             return Some(self.tell_trouble(now));
         }
-        let text = match &self.answer {
-            Some(answer) => format!("still {}", first_line(&answer.message)),
-            None => "no answer yet".to_owned(),
-        };
+        let text = format!("still {}", self.latest());
         Some(self.say(now, &text))
     }
 
+    /// What is waited for and why, as far as it is known.
+    fn latest(&self) -> String {
+        match &self.answer {
+            Some(answer) => first_line(&answer.message).to_owned(),
+            None => format!("{}, with no answer yet", self.awaited),
+        }
+    }
+
     fn tell_trouble(&mut self, now: Duration) -> String {
+        let known = self
+            .answer
+            .as_ref()
+            .map(|answer| format!("; by the last answer, it {}", first_line(&answer.message)));
         let Some(Trouble { since, attempts, silent, text, told }) = &mut self.trouble else {
             return String::new();
         };
@@ -116,7 +133,7 @@ impl Journal {
             _ => format!(" ({attempts} attempts in {})", elapsed(now.saturating_sub(*since))),
         };
         let suspect = if *silent >= SILENT_ROUNDS { SUSPECT } else { "" };
-        let line = format!("can't ask, tries again: {text}{count}{suspect}");
+        let line = format!("can't ask, tries again: {text}{count}{suspect}{}", known.unwrap_or_default());
         self.say(now, &line)
     }
 
@@ -164,17 +181,28 @@ mod tests {
         }
     }
 
+    fn journal() -> Journal {
+        let line = [
+            "--namespace=default",
+            "--migrator=shop",
+            "--server=10.0.0.1:9444",
+            "--server-name=w",
+            "--files=/",
+        ];
+        Journal::new(&Arguments::parse(line).unwrap())
+    }
+
     fn refused() -> Fault {
-        Fault::new("10.0.0.1:8443", "connection refused")
+        Fault::new("10.0.0.1:9444", "connection refused")
     }
 
     fn silent() -> Fault {
-        Fault { silent: true, ..Fault::new("10.0.0.1:8443", "the connection timed out") }
+        Fault { silent: true, ..Fault::new("10.0.0.1:9444", "the connection timed out") }
     }
 
     #[test]
     fn an_answer_is_told_once_until_it_changes() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         assert_eq!(journal.answered(answer("1", "waits"), at(1)).as_deref(), Some("[1s] waits"));
         assert_eq!(journal.answered(answer("1", "waits"), at(26)), None);
         assert_eq!(journal.answered(answer("2", "runs"), at(27)).as_deref(), Some("[27s] runs"));
@@ -182,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_runs_output_is_indented_and_told_once() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         let told = journal.answered(answer("1", "failed\nits last output:\nboom"), at(61)).unwrap();
         assert_eq!(told, "[1m01s] failed\n    its last output:\n    boom");
         assert_eq!(journal.reminder(at(91)).unwrap(), "[1m31s] still failed");
@@ -190,19 +218,19 @@ mod tests {
 
     #[rstest]
     #[case::too_early(29, None)]
-    #[case::due(30, Some("[30s] no answer yet"))]
+    #[case::due(30, Some("[30s] still waits for Migrator default/shop, with no answer yet"))]
     fn a_reminder_comes_every_30_seconds(#[case] now: u64, #[case] said: Option<&str>) {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         assert_eq!(journal.reminder(at(now)).as_deref(), said);
         assert_eq!(journal.due(at(now)), at(if said.is_some() { 30 } else { 1 }));
     }
 
     #[test]
     fn faults_are_told_once_with_a_reminder_that_counts_them() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         assert_eq!(
             journal.failed(&[refused()], at(1)).as_deref(),
-            Some("[1s] can't ask, tries again: 10.0.0.1:8443: connection refused")
+            Some("[1s] can't ask, tries again: 10.0.0.1:9444: connection refused")
         );
         assert_eq!(journal.failed(&[refused()], at(9)), None);
         let reminder = journal.reminder(at(31)).unwrap();
@@ -211,7 +239,7 @@ mod tests {
 
     #[test]
     fn faults_that_take_turns_do_not_fill_the_log() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         assert!(journal.failed(&[refused()], at(1)).is_some());
         assert!(journal.failed(&[silent()], at(2)).is_none());
         assert!(journal.failed(&[refused()], at(3)).is_none());
@@ -221,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_answer_after_faults_is_told_of_even_if_it_is_the_old_one() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         journal.answered(answer("1", "runs\nmore"), at(1));
         journal.failed(&[refused()], at(2));
         assert_eq!(
@@ -233,7 +261,7 @@ mod tests {
 
     #[test]
     fn repeated_time_outs_name_network_policies() {
-        let mut journal = Journal::default();
+        let mut journal = journal();
         let told: Vec<_> = (1..=4).map(|second| journal.failed(&[silent()], at(second))).collect();
         assert!(!told[0].as_ref().unwrap().contains("NetworkPolicy"));
         assert_eq!(told[1], None);
@@ -242,8 +270,33 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_told() {
-        let told = Journal::released(&answer("1", "done"), at(3661));
-        assert_eq!(told, "[1h01m01s] released: done");
+    fn while_nobody_can_be_asked_reminders_say_what_was_known() {
+        let mut journal = journal();
+        journal.answered(answer("1", "waits for shop:2, failed\nits last output:\nboom"), at(1));
+        journal.failed(&[refused()], at(2));
+        let reminder = journal.reminder(at(32)).unwrap();
+        assert!(
+            reminder.ends_with("connection refused; by the last answer, it waits for shop:2, failed"),
+            "{reminder}"
+        );
+    }
+
+    #[test]
+    fn a_reminder_follows_whatever_was_said_last_by_30_seconds() {
+        let mut journal = journal();
+        journal.answered(answer("1", "runs"), at(10));
+        assert_eq!(journal.reminder(at(39)), None);
+        assert_eq!(journal.reminder(at(40)).as_deref(), Some("[40s] still runs"));
+        assert_eq!(journal.reminder(at(69)), None);
+        assert_eq!(journal.reminder(at(70)).as_deref(), Some("[1m10s] still runs"));
+    }
+
+    #[test]
+    fn the_end_says_why() {
+        assert_eq!(Journal::released("done", at(3661)), "[1h01m01s] released: done");
+        let mut journal = journal();
+        assert!(journal.gave_up(at(9)).contains("waits for Migrator default/shop, with no answer yet"));
+        journal.answered(answer("1", "waits for shop:2\nmore"), at(1));
+        assert_eq!(journal.gave_up(at(60)), "[1m00s] gives up, as --timeout says: waits for shop:2");
     }
 }

@@ -3,26 +3,44 @@
 //! pass makes it end.
 
 mod client;
+mod connect;
 mod fault;
 mod journal;
 mod pace;
+mod pass;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use migrations_protocol::{Answer, Arguments, EXIT_RELEASED, EXIT_TERMINATED, EXIT_USAGE, Verdict};
+use migrations_protocol::{
+    Answer, Arguments, EXIT_RELEASED, EXIT_TERMINATED, EXIT_TIMEOUT, EXIT_USAGE, Verdict,
+};
 
 use client::Client;
 use fault::Fault;
 use journal::Journal;
+use pass::Pass;
 
-/// What came of asking once: an answer, or what is wrong with each of the servers.
-type Heard = Result<Answer, Vec<Fault>>;
+/// What came of asking once.
+enum Heard {
+    /// There was no need to ask.
+    Pass(Pass),
+    /// What a server says.
+    Answer(Answer),
+    /// What is wrong with each of the servers.
+    Faults(Vec<Fault>),
+}
+
+/// How much stack the asking thread may use; a handshake takes a tenth of it.
+const STACK: usize = 512 * 1024;
+
+/// Pause before a thread is asked for again that a node at its limits has refused.
+const NO_THREAD: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     end_at_once_on_sigterm();
@@ -35,19 +53,27 @@ fn main() -> ExitCode {
         }
     };
     let started = Instant::now();
-    let mut journal = Journal::default();
-    say(&Journal::opened(&arguments));
-    let (sender, heard) = mpsc::channel();
-    thread::spawn(move || ask_until_released(Client::new(arguments), &sender));
+    let mut journal = Journal::new(&arguments);
+    say(&journal.opened(&arguments));
+    let patience = arguments.timeout.map_or(Duration::MAX, Duration::from_secs);
+    let heard = start_asking(&arguments);
     loop {
         let now = started.elapsed();
-        let line = match heard.recv_timeout(journal.due(now)) {
-            Ok(Ok(answer)) if answer.verdict == Verdict::Released => {
-                say(&Journal::released(&answer, started.elapsed()));
+        if now >= patience {
+            say(&journal.gave_up(now));
+            return ExitCode::from(EXIT_TIMEOUT);
+        }
+        let line = match heard.recv_timeout(journal.due(now).min(patience.saturating_sub(now))) {
+            Ok(Heard::Pass(pass)) => {
+                say(&Journal::released(&pass.reason(), started.elapsed()));
                 return ExitCode::from(EXIT_RELEASED);
             }
-            Ok(Ok(answer)) => journal.answered(answer, started.elapsed()),
-            Ok(Err(faults)) => journal.failed(&faults, started.elapsed()),
+            Ok(Heard::Answer(answer)) if answer.verdict == Verdict::Released => {
+                say(&Journal::released(&answer.message, started.elapsed()));
+                return ExitCode::from(EXIT_RELEASED);
+            }
+            Ok(Heard::Answer(answer)) => journal.answered(answer, started.elapsed()),
+            Ok(Heard::Faults(faults)) => journal.failed(&faults, started.elapsed()),
             Err(RecvTimeoutError::Timeout) => journal.reminder(started.elapsed()),
             // Only a defect ends the asking without a release; the kubelet starts us again.
             Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
@@ -58,21 +84,46 @@ fn main() -> ExitCode {
     }
 }
 
-fn ask_until_released(mut client: Client, heard: &Sender<Heard>) {
+/// Asks in a thread of its own, since a question may be held for longer than nothing may be said.
+fn start_asking(arguments: &Arguments) -> Receiver<Heard> {
+    loop {
+        let (sender, heard) = mpsc::channel();
+        let arguments = arguments.clone();
+        let asking = move || ask_until_released(&arguments, &sender);
+        match thread::Builder::new().stack_size(STACK).spawn(asking) {
+            Ok(_) => return heard,
+            Err(error) => {
+                say(&format!("the node has no thread for it, tries again: {error}"));
+                thread::sleep(NO_THREAD);
+            }
+        }
+    }
+}
+
+fn ask_until_released(arguments: &Arguments, heard: &Sender<Heard>) {
+    let mut client = Client::new(arguments.clone());
     let (mut seen, mut faults) = (None, 0);
     loop {
+        if let Some(pass) = Pass::find(&arguments.files) {
+            // Nobody hears it any more where the waiter ends anyway.
+            let _ = heard.send(Heard::Pass(pass));
+            return;
+        }
         let asked = Instant::now();
-        let answer = client.ask(seen.clone());
-        let pause = if let Ok(answer) = &answer {
-            faults = 0;
-            let known = seen.replace(answer.version.clone());
-            pace::after_answer(known.as_deref(), &answer.version, asked.elapsed(), pace::random())
-        } else {
-            faults = u32::saturating_add(faults, 1);
-            pace::after_fault(faults, pace::random())
+        let (pause, released, news) = match client.ask(seen.clone()) {
+            Ok(answer) => {
+                faults = 0;
+                let known: Option<String> = seen.replace(answer.version.clone());
+                let pause =
+                    pace::after_answer(known.as_deref(), &answer.version, asked.elapsed(), pace::random());
+                (pause, answer.verdict == Verdict::Released, Heard::Answer(answer))
+            }
+            Err(found) => {
+                faults = u32::saturating_add(faults, 1);
+                (pace::after_fault(faults, asked.elapsed(), pace::random()), false, Heard::Faults(found))
+            }
         };
-        let released = answer.as_ref().is_ok_and(|answer| answer.verdict == Verdict::Released);
-        if heard.send(answer).is_err() || released {
+        if heard.send(news).is_err() || released {
             return;
         }
         thread::sleep(pause);

@@ -26,10 +26,11 @@ pub(crate) fn after_answer(known: Option<&str>, version: &str, took: Duration, r
     }
 }
 
-/// The pause after `faults` in a row.
-pub(crate) fn after_fault(faults: u32, random: u64) -> Duration {
+/// The pause after `faults` in a row, the last of which took `took` to show. Counted from when that
+/// attempt began, or servers that say nothing would be asked seldom.
+pub(crate) fn after_fault(faults: u32, took: Duration, random: u64) -> Duration {
     let most = SHORTEST.saturating_mul(2_u32.saturating_pow(faults)).min(LONGEST);
-    between(SHORTEST, most, random)
+    between(SHORTEST, most, random).saturating_sub(took).max(SHORTEST)
 }
 
 fn between(least: Duration, most: Duration, random: u64) -> Duration {
@@ -71,9 +72,17 @@ mod tests {
     #[case::fifth(5, 5000)]
     #[case::many(u32::MAX, 5000)]
     fn after_faults(#[case] faults: u32, #[case] most: u64) {
-        assert_eq!(after_fault(faults, 0), SHORTEST);
-        assert_eq!(after_fault(faults, most - 500), Duration::from_millis(most));
-        assert_eq!(after_fault(faults, most - 499), SHORTEST);
+        assert_eq!(after_fault(faults, Duration::ZERO, 0), SHORTEST);
+        assert_eq!(after_fault(faults, Duration::ZERO, most - 500), Duration::from_millis(most));
+        assert_eq!(after_fault(faults, Duration::ZERO, most - 499), SHORTEST);
+    }
+
+    #[rstest]
+    #[case::at_once(0, 5000)]
+    #[case::after_a_while(2000, 3000)]
+    #[case::after_longer_than_any_pause(6000, 500)]
+    fn time_that_a_fault_took_is_no_pause_on_top(#[case] took: u64, #[case] pause: u128) {
+        assert_eq!(after_fault(9, Duration::from_millis(took), 4500).as_millis(), pause);
     }
 
     #[test]

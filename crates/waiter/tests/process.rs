@@ -4,20 +4,29 @@
 
 mod server;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use migrations_protocol::{Answer, Arguments, CA_FILE, Container, EXIT_TERMINATED, EXIT_USAGE, Verdict};
+use migrations_protocol::{
+    ANNOTATIONS_FILE, Answer, Arguments, CA_FILE, Container, EXIT_TERMINATED, EXIT_TIMEOUT, EXIT_USAGE,
+    NO_WAIT_ANNOTATION, RELEASED_ANNOTATION, TOKEN_FILE, UID_FILE, Verdict,
+};
+use rstest::rstest;
 use server::{Authority, Reply, Server};
 
 const SERVER_NAME: &str = "migrations-webhook.migrations-operator.svc";
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The Pod's.
+const UID: &str = "0b6a6b4e-6d4c-4f3e-9a4b-1d2c3e4f5a6b";
 
 /// A waiter that runs, with what it has written so far.
 struct Waiter {
@@ -28,17 +37,27 @@ struct Waiter {
 
 impl Waiter {
     fn asking(servers: &[String], bundle: &str) -> Self {
+        Self::annotated(servers, bundle, "", None)
+    }
+
+    /// In a Pod with these annotations, as the kubelet writes them, that waits for so long at most.
+    fn annotated(servers: &[String], bundle: &str, annotations: &str, timeout: Option<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(CA_FILE), bundle).unwrap();
+        let token = (TOKEN_FILE, "token-1\n");
+        for (file, content) in [(CA_FILE, bundle), token, (ANNOTATIONS_FILE, annotations), (UID_FILE, UID)] {
+            fs::write(directory.path().join(file), content).unwrap();
+        }
         let arguments = Arguments {
             namespace: "default".to_owned(),
             migrator: "shop".to_owned(),
             containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
             revision: None,
             follower: false,
+            labels: BTreeMap::new(),
             servers: servers.to_vec(),
             server_name: SERVER_NAME.to_owned(),
             files: directory.path().to_owned(),
+            timeout,
         };
         Self::run(&arguments.to_args(), directory)
     }
@@ -62,6 +81,17 @@ impl Waiter {
 
     fn ca(&self) -> PathBuf {
         self.directory.path().join(CA_FILE)
+    }
+
+    fn token(&self) -> PathBuf {
+        self.directory.path().join(TOKEN_FILE)
+    }
+
+    /// As a kubelet renews the file.
+    fn annotate(&self, annotations: &str) {
+        let new = self.directory.path().join("new");
+        fs::write(&new, annotations).unwrap();
+        fs::rename(new, self.directory.path().join(ANNOTATIONS_FILE)).unwrap();
     }
 
     fn said(&self) -> String {
@@ -142,10 +172,94 @@ fn it_is_released_by_a_push_without_asking_twice() {
     assert_eq!(server.connections(), 1, "a handshake for each question");
 }
 
+/// Where nobody listens.
+fn unused() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_released_pod_starts_again_without_asking_anyone() {
+    let annotations = format!("a=\"1\"\n{RELEASED_ANNOTATION}=\"{UID}\"\n");
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Wait, "not now"));
+    let mut waiter = Waiter::annotated(&[server.address()], &authority.bundle(), &annotations, None);
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    waiter.until_it_says("released: this Pod was released before");
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn the_mark_of_another_pod_releases_nothing() {
+    let authority = Authority::new();
+    let annotations = format!("{RELEASED_ANNOTATION}=\"11111111-6d4c-4f3e-9a4b-1d2c3e4f5a6b\"\n");
+    let mut waiter = Waiter::annotated(&[unused()], &authority.bundle(), &annotations, None);
+    waiter.until_it_says("connection refused");
+    waiter.must_still_wait();
+}
+
+#[test]
+fn no_wait_set_by_hand_ends_the_wait() {
+    let authority = Authority::new();
+    let mut waiter = Waiter::asking(&[unused()], &authority.bundle());
+    waiter.until_it_says("connection refused");
+    waiter.annotate(&format!("{NO_WAIT_ANNOTATION}=\"true\"\n"));
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    waiter.until_it_says("released: the Pod is annotated migrations.coderanger.net/no-wait: \"true\"");
+}
+
+#[test]
+fn a_timeout_ends_it_with_75_and_what_it_waited_for() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |question| {
+        if question.seen.is_some() {
+            thread::sleep(PATIENCE);
+        }
+        answer(Verdict::Wait, "waits for shop:2")
+    });
+    let mut waiter = Waiter::annotated(&[server.address()], &authority.bundle(), "", Some(1));
+    assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_TIMEOUT)));
+    waiter.until_it_says("gives up, as --timeout says: waits for shop:2");
+}
+
+#[test]
+fn connections_that_break_are_tried_again() {
+    let authority = Authority::new();
+    let breaking = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = breaking.local_addr().unwrap().to_string();
+    let mut waiter = Waiter::asking(std::slice::from_ref(&address), &authority.bundle());
+    // One is closed in good order, one with what was sent to it unread: that is a reset.
+    drop(breaking.accept().unwrap());
+    let (reset, _) = breaking.accept().unwrap();
+    reset.peek(&mut [0]).unwrap();
+    drop((reset, breaking));
+    waiter.until_it_says("can't ask, tries again");
+    waiter.must_still_wait();
+    let _server =
+        Server::start_at(&address, &authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn a_connection_that_ends_between_two_questions_is_made_anew_at_once() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |question| match question.seen.as_deref() {
+        None => answer(Verdict::Wait, "first"),
+        Some("first") => Reply::Raw(
+            "HTTP/1.1 200 OK\r\ncontent-length: 63\r\n\r\n\
+             {\"verdict\":\"Wait\",\"reason\":\"R\",\"message\":\"\",\"version\":\"second\"}",
+        ),
+        Some(_) => answer(Verdict::Released, "all done"),
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    assert_eq!((server.questions(), server.connections()), (3, 2));
+    assert!(!waiter.said().contains("can't ask"), "{}", waiter.said());
+}
+
 #[test]
 fn refused_connections_are_tried_again() {
     let authority = Authority::new();
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let unused = unused();
     let mut waiter = Waiter::asking(std::slice::from_ref(&unused), &authority.bundle());
     waiter.until_it_says("connection refused");
     thread::sleep(Duration::from_millis(700));
@@ -158,27 +272,48 @@ fn refused_connections_are_tried_again() {
 #[test]
 fn the_next_server_is_asked_where_the_first_is_gone() {
     let authority = Authority::new();
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
-    let mut waiter = Waiter::asking(&[unused, server.address()], &authority.bundle());
+    let mut waiter = Waiter::asking(&[unused(), server.address()], &authority.bundle());
     assert_eq!(waiter.until_it_ends().code(), Some(0));
 }
 
-#[test]
-fn nonsense_and_errors_are_tried_again() {
+#[rstest]
+#[case::no_answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", "its answer isn't understood")]
+#[case::fault(
+    "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 6\r\n\r\nbroken",
+    "HTTP 500 Internal Server Error broken"
+)]
+#[case::busy("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", "HTTP 503 Service Unavailable")]
+#[case::token_not_known_for_now(
+    "HTTP/1.1 401 Unauthorized\r\ncontent-length: 13\r\n\r\nunknown token",
+    "HTTP 401 Unauthorized unknown token"
+)]
+#[case::forbidden("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "HTTP 403 Forbidden")]
+#[case::other_place(
+    "HTTP/1.1 301 Moved\r\nlocation: https://elsewhere.example/\r\ncontent-length: 0\r\n\r\n",
+    "HTTP 301"
+)]
+#[case::other_protocol("SSH-2.0-OpenSSH\r\n\r\n", "can't ask")]
+#[case::half_an_answer("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"verdict\":\"Released\"", "can't ask")]
+#[case::more_than_an_answer_may_be("HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n", "can't ask")]
+#[case::nothing("", "can't ask")]
+fn whatever_a_server_says_instead_of_an_answer_it_is_told_and_asked_again(
+    #[case] instead: &'static str,
+    #[case] told: &str,
+) {
     let authority = Authority::new();
-    let replies = Mutex::new(vec![
-        answer(Verdict::Released, "all done"),
-        Reply::Raw("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]"),
-        Reply::Raw("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 6\r\n\r\nbroken"),
-        Reply::Raw("SSH-2.0-OpenSSH\r\n\r\n"),
-        Reply::Raw("HTTP/1.1 301 Moved\r\nlocation: https://elsewhere.example/\r\ncontent-length: 0\r\n\r\n"),
-        Reply::Raw(""),
-    ]);
-    let server = Server::start(&authority, SERVER_NAME, move |_| replies.lock().unwrap().pop().unwrap());
+    let said = AtomicBool::new(false);
+    let server = Server::start(&authority, SERVER_NAME, move |_| {
+        if said.swap(true, Ordering::SeqCst) {
+            answer(Verdict::Released, "all done")
+        } else {
+            Reply::Raw(instead)
+        }
+    });
     let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
     assert_eq!(waiter.until_it_ends().code(), Some(0), "{}", waiter.said());
-    assert_eq!(server.questions(), 6);
+    waiter.until_it_says(told);
+    assert_eq!(server.questions(), 2);
 }
 
 #[test]
@@ -230,8 +365,63 @@ fn a_bundle_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
+fn the_pods_token_is_sent_and_read_again_at_each_attempt() {
+    let authority = Authority::new();
+    let (ask, asked) = mpsc::channel();
+    let asked = Mutex::new(asked);
+    let server = Server::start(&authority, SERVER_NAME, move |question| match question.seen.as_deref() {
+        None => answer(Verdict::Wait, "first"),
+        Some("first") => {
+            asked.lock().unwrap().recv().unwrap();
+            answer(Verdict::Wait, "second")
+        }
+        Some(_) => answer(Verdict::Released, "done"),
+    });
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("] first");
+    fs::write(waiter.token(), "token-2\n").unwrap();
+    ask.send(()).unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+    assert_eq!(server.authorizations().first().unwrap(), "Bearer token-1");
+    assert_eq!(server.authorizations().last().unwrap(), "Bearer token-2");
+    assert!(!waiter.said().contains("token-"), "{}", waiter.said());
+}
+
+#[test]
+fn a_token_that_is_not_there_yet_is_waited_for() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |_| answer(Verdict::Released, "all done"));
+    let mut waiter = Waiter::asking(&[server.address()], "");
+    fs::write(waiter.token(), "\n").unwrap();
+    fs::write(waiter.ca(), authority.bundle()).unwrap();
+    waiter.until_it_says("token: holds no token");
+    fs::remove_file(waiter.token()).unwrap();
+    waiter.until_it_says("token: No such file");
+    assert_eq!(server.questions(), 0);
+    fs::write(waiter.token(), "token-1").unwrap();
+    assert_eq!(waiter.until_it_ends().code(), Some(0));
+}
+
+#[test]
+fn a_token_that_is_refused_is_sent_again() {
+    let authority = Authority::new();
+    let replies = Mutex::new(vec![
+        answer(Verdict::Released, "all done"),
+        Reply::Raw("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\nlater"),
+        Reply::Raw("HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\n\r\nno Pod"),
+        Reply::Raw(
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer\r\ncontent-length: 7\r\n\r\nexpired",
+        ),
+    ]);
+    let server = Server::start(&authority, SERVER_NAME, move |_| replies.lock().unwrap().pop().unwrap());
+    let mut waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    assert_eq!(waiter.until_it_ends().code(), Some(0), "{}", waiter.said());
+    assert!(waiter.said().contains("HTTP 401 Unauthorized expired"), "{}", waiter.said());
+}
+
+#[test]
 fn wrong_arguments_end_it_with_64_and_what_is_wrong() {
-    let mut waiter = Waiter::run(&["--server=10.0.0.1:8443".to_owned()], tempfile::tempdir().unwrap());
+    let mut waiter = Waiter::run(&["--server=10.0.0.1:9444".to_owned()], tempfile::tempdir().unwrap());
     assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_USAGE)));
     waiter.until_it_says("--namespace is missing");
 }

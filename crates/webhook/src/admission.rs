@@ -7,25 +7,24 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
-use kube::core::DynamicObject;
-use kube::core::admission::{
-    AdmissionRequest, AdmissionResponse, AdmissionReview, META_API_VERSION_V1, META_KIND, Operation,
-};
-use migrations_core::inject::{Verdict, decide, patch};
-use migrations_process::serve::{BodyError, json, read_body, text};
-use serde_json::Value;
+use migrations_api::names;
+use migrations_core::entries::Caller;
+use migrations_core::entries::probe::REACHED;
+use migrations_core::inject::{Untouched, Verdict, decide, patch};
+use migrations_process::serve::{BodyError, read_body, text};
 
+use crate::review::{self, Malformed, Outcome, Review};
 use crate::settings::InForce;
 use crate::view::View;
-
-/// Path of admission reviews. What follows it names the entry that called.
-pub const ADMIT_PATH: &str = "/admit";
 
 /// Largest review. A Pod may be 3 MiB (a limit of the API server), and its JSON may come twice.
 const LIMIT: usize = 10 * 1024 * 1024;
 
 /// The API server itself gives up after 5 s.
 const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// How long a call waits for this replica to hear of the Migrators that it is about.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Admits Pods. Clones speak of the same view.
 #[derive(Clone, Debug)]
@@ -36,21 +35,6 @@ pub struct Admission {
     pub settings: InForce,
 }
 
-/// A request that is no review.
-#[derive(Debug, thiserror::Error)]
-enum Malformed {
-    #[error("its body is not JSON: {0}")]
-    Json(#[source] serde_json::Error),
-    #[error("its body is not an AdmissionReview: {0}")]
-    Review(#[source] serde_json::Error),
-    #[error(
-        "its body is a {kind:?} of {api_version:?}, and must be an AdmissionReview of admission.k8s.io/v1"
-    )]
-    Kind { kind: String, api_version: String },
-    #[error("its field {0} is missing")]
-    Missing(&'static str),
-}
-
 impl Admission {
     /// Answers one HTTP request.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
@@ -59,100 +43,81 @@ impl Admission {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = request.uri().path();
-        if !path.strip_prefix(ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-            return text(StatusCode::NOT_FOUND, format!("admission reviews go to {ADMIT_PATH}\n"));
+        if !path.strip_prefix(names::ADMIT_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            return text(StatusCode::NOT_FOUND, format!("admission reviews go to {}\n", names::ADMIT_PATH));
         }
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "admission reviews come with POST\n");
         }
+        let caller = Caller::of(path);
         let body = match read_body(request.into_body(), LIMIT, BODY_TIME).await {
             Ok(body) => body,
             Err(error) => return unreadable(&error),
         };
-        let (uid, review) = read(&body);
-        let response = review.and_then(|(review, object)| self.review(&review, object.as_ref()));
-        match response {
-            Ok(response) => serde_json::to_vec(&response.into_review()).map_or_else(
-                |error| {
-                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("no review can be written: {error}\n"))
-                },
-                json,
-            ),
-            Err(error) => {
-                tracing::warn!(uid, %error, "a malformed request");
-                text(StatusCode::BAD_REQUEST, format!("request {uid:?} can't be reviewed: {error}\n"))
-            }
+        let reviewed = match review::read(&body) {
+            Ok(review) => match self.not_now(&caller, &review).await {
+                Some(outcome) => Ok((outcome, review.uid)),
+                None => self.review(&review).map(|outcome| (outcome, review.uid)),
+            },
+            Err(malformed) => Err(malformed),
+        };
+        match reviewed {
+            Ok((outcome, uid)) => outcome.into_response(&uid),
+            Err(malformed) => malformed.into_response(),
         }
     }
 
-    fn review(
-        &self,
-        request: &AdmissionRequest<DynamicObject>,
-        object: Option<&Value>,
-    ) -> Result<AdmissionResponse, Malformed> {
-        let response = AdmissionResponse::from(request);
-        if !creates_pod(request) {
-            return Ok(response);
+    /// An answer that doesn't depend on the Pod: to a probe, and while this replica hasn't heard of the
+    /// Migrators that it is called for.
+    async fn not_now(&self, caller: &Caller, review: &Review) -> Option<Outcome> {
+        if *caller == Caller::Probe {
+            return Some(Outcome::Refused(REACHED.to_owned()));
         }
-        let namespace = request.namespace.as_deref().ok_or(Malformed::Missing("request.namespace"))?;
-        let pod = object.ok_or(Malformed::Missing("request.object"))?;
+        let namespace = review.namespace().unwrap_or_default();
+        let behind = self.view.catch_up(caller.migrators(), PATIENCE).await.err()?;
+        tracing::warn!(namespace, uid = behind.uid, "called for a Migrator that is not known here yet");
+        Some(Outcome::NotYet(format!(
+            "this replica of the webhook has not heard yet of the Migrator of namespace {namespace:?} with uid {}, \
+             which may hold this Pod; what controls the Pod tries again by itself. If it goes on, the replica \
+             can't follow Migrators: its log says why",
+            behind.uid
+        )))
+    }
+
+    fn review(&self, review: &Review) -> Result<Outcome, Malformed> {
+        if !review.creates_pod {
+            return Ok(Outcome::Allowed);
+        }
+        let namespace = review.namespace()?;
+        let pod = review.object()?;
         let gates = self.view.gates(namespace);
         let settings = self.settings.get();
-        let name = pod["metadata"]["name"].as_str().or(pod["metadata"]["generateName"].as_str());
-        match decide(pod, namespace, gates.iter().map(AsRef::as_ref), &settings) {
+        let name = || pod["metadata"]["name"].as_str().or(pod["metadata"]["generateName"].as_str());
+        match decide(pod, namespace, gates.near(pod), &settings) {
+            Verdict::Untouched(Untouched::Unsupported(why)) => {
+                tracing::warn!(
+                    namespace,
+                    name = name(),
+                    %why,
+                    "a Pod that has to wait is let through: it can't carry a waiter"
+                );
+                Ok(Outcome::Allowed)
+            }
             Verdict::Untouched(reason) => {
-                tracing::debug!(namespace, name, ?reason, "a Pod is left alone");
-                Ok(response)
+                tracing::debug!(namespace, name = name(), ?reason, "a Pod is left alone");
+                Ok(Outcome::Allowed)
             }
             Verdict::Refuse { message } => {
-                tracing::info!(namespace, name, "a Pod is refused: required, and no Migrator selects it");
-                let mut response = response.deny(message);
-                response.result.code = StatusCode::FORBIDDEN.as_u16();
-                "Forbidden".clone_into(&mut response.result.reason);
-                Ok(response)
+                tracing::info!(namespace, name = name(), message, "a Pod is refused");
+                Ok(Outcome::Refused(message))
             }
             Verdict::Inject(injection) => {
-                tracing::info!(namespace, name, waiters = injection.containers.len(), "a Pod waits");
-                let patch = patch(pod, &injection);
-                if patch.is_empty() {
-                    return Ok(response);
-                }
-                // Writing JSON of JSON can't fail; if it does, the Pod must not start unguarded.
-                let denied = response.clone();
-                Ok(response.with_patch(patch).unwrap_or_else(|error| denied.deny(error)))
+                tracing::info!(namespace, name = name(), waiters = injection.containers.len(), "a Pod waits");
+                Ok(Outcome::Patched(patch(pod, &injection)))
             }
         }
     }
-}
-
-fn creates_pod(request: &AdmissionRequest<DynamicObject>) -> bool {
-    let resource = &request.resource;
-    request.operation == Operation::Create
-        && request.sub_resource.as_deref().unwrap_or_default().is_empty()
-        && (resource.group.as_str(), resource.resource.as_str()) == ("", "pods")
-}
-
-type Reviewed = (AdmissionRequest<DynamicObject>, Option<Value>);
-
-/// The uid where it can be read, and the request with its object as raw JSON: fields that this
-/// build doesn't know must not get lost, nor make it fail.
-fn read(body: &[u8]) -> (String, Result<Reviewed, Malformed>) {
-    let mut review: Value = match serde_json::from_slice(body) {
-        Ok(review) => review,
-        Err(error) => return (String::new(), Err(Malformed::Json(error))),
-    };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let uid = text(&review["request"]["uid"]);
-    let (kind, api_version) = (text(&review["kind"]), text(&review["apiVersion"]));
-    if (kind.as_str(), api_version.as_str()) != (META_KIND, META_API_VERSION_V1) {
-        return (uid, Err(Malformed::Kind { kind, api_version }));
-    }
-    let object = review.pointer_mut("/request/object").map(Value::take).filter(|object| !object.is_null());
-    let request = serde_json::from_value::<AdmissionReview<DynamicObject>>(review)
-        .map_err(Malformed::Review)
-        .and_then(|review| review.try_into().map_err(|_| Malformed::Missing("request")))
-        .map(|request| (request, object));
-    (uid, request)
 }
 
 fn unreadable(error: &BodyError) -> Response<Full<Bytes>> {

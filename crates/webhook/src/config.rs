@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use migrations_api::names;
-use migrations_core::inject::{Resources, quantity};
+use migrations_core::inject::{Resources, UnsupportedPods, quantity};
 use migrations_process::probes::Probes;
 use migrations_process::telemetry::Telemetry;
 
@@ -17,7 +17,7 @@ pub struct Config {
     pub namespace: String,
 
     /// Port of admission reviews, called by the API server over TLS
-    #[arg(long, env = "ADMISSION_PORT", default_value_t = 9443, value_name = "PORT")]
+    #[arg(long, env = "ADMISSION_PORT", default_value_t = names::ADMISSION_LISTEN_PORT, value_name = "PORT")]
     pub admission_port: u16,
 
     /// Port of the waiters' questions, over TLS
@@ -32,13 +32,22 @@ pub struct Config {
     #[arg(long, env = "WAITER_IMAGE", value_name = "IMAGE")]
     pub waiter_image: String,
 
-    /// Processor time that a waiter requests, and its limit; less where the Pod's own containers are limited to less
+    /// Processor time that a waiter requests, and its limit; nearer to what the Pod's own containers do where those have less, or all more
     #[arg(long, env = "WAITER_CPU", default_value = "100m", value_parser = quantity, value_name = "QUANTITY")]
     pub waiter_cpu: String,
 
-    /// Memory that a waiter requests, and its limit; less where the Pod's own containers are limited to less
+    /// Memory that a waiter requests, and its limit; nearer to what the Pod's own containers do where those have less, or all more
     #[arg(long, env = "WAITER_MEMORY", default_value = "32Mi", value_parser = quantity, value_name = "QUANTITY")]
     pub waiter_memory: String,
+
+    /// What to do with Pods that have to wait and can't carry a waiter: those for Windows, or for architectures other
+    /// than amd64 and arm64
+    #[arg(long, env = "UNSUPPORTED_PODS", default_value = "refuse", value_name = "WHAT")]
+    pub unsupported_pods: Unsupported,
+
+    /// Seconds that a waiter waits at most, counted anew whenever its kubelet starts it again; without end unless set
+    #[arg(long, env = "WAITER_TIMEOUT", value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+    pub waiter_timeout: Option<u64>,
 
     /// Seconds to go on serving after SIGTERM, until no client is sent here any more
     #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 5, value_name = "SECONDS")]
@@ -51,6 +60,24 @@ pub struct Config {
     /// How to log
     #[command(flatten)]
     pub telemetry: Telemetry,
+}
+
+/// What to do with Pods that can't carry a waiter.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Unsupported {
+    /// Refuse them, and say why: nothing starts that has to wait
+    Refuse,
+    /// Let them start without waiting, and log it
+    Admit,
+}
+
+impl From<Unsupported> for UnsupportedPods {
+    fn from(chosen: Unsupported) -> Self {
+        match chosen {
+            Unsupported::Refuse => Self::Refuse,
+            Unsupported::Admit => Self::Admit,
+        }
+    }
 }
 
 impl Config {

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Secret, Service};
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event, watcher};
@@ -21,25 +22,48 @@ use crate::view::{Key, View};
 /// Keeps `view` in step with the cluster's Migrators; calls `synced` once it holds all of them.
 pub(crate) async fn migrators(client: Client, view: View, synced: impl Fn()) {
     let mut listed = HashSet::<Key>::new();
+    let mut newest = None;
     let api = Api::<DeserializeGuard<Migrator>>::all(client);
-    follow(api, watcher::Config::default(), "Migrators", |event| match event {
-        Event::Init => listed.clear(),
-        Event::InitApply(object) => {
-            listed.insert(view.apply(pruned(object)));
+    let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => {
+                listed.clear();
+                // The list that follows is at least as recent. Its own version isn't told here.
+                newest = current_version(&api).await;
+            }
+            Ok(Event::InitApply(object)) => {
+                newest = newest.max(version_of(&object));
+                listed.insert(view.apply(pruned(object)));
+            }
+            // Only now: while a new list comes in, the old one holds.
+            Ok(Event::InitDone) => {
+                view.retain(&std::mem::take(&mut listed));
+                view.restart_at(newest);
+                synced();
+            }
+            Ok(Event::Apply(object)) => {
+                let version = object.resource_version();
+                view.apply(pruned(object));
+                view.advance(version.as_deref());
+            }
+            Ok(Event::Delete(object)) => {
+                view.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
+                view.advance(object.resource_version().as_deref());
+            }
+            Err(error) => report("Migrators", &error),
         }
-        // Only now: while a new list comes in, the old one holds.
-        Event::InitDone => {
-            view.retain(&std::mem::take(&mut listed));
-            synced();
-        }
-        Event::Apply(object) => {
-            view.apply(pruned(object));
-        }
-        Event::Delete(object) => {
-            view.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
-        }
-    })
-    .await;
+    }
+}
+
+/// The version at which the API server stands, where it can be had.
+async fn current_version(api: &Api<DeserializeGuard<Migrator>>) -> Option<u64> {
+    let list = api.list_metadata(&ListParams::default().limit(1)).await.ok()?;
+    list.metadata.resource_version?.parse().ok()
+}
+
+fn version_of(object: &DeserializeGuard<Migrator>) -> Option<u64> {
+    object.resource_version()?.parse().ok()
 }
 
 /// Keeps the addresses of the operator's Service in `settings`; calls `synced` once they are known,

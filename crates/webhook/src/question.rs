@@ -1,13 +1,13 @@
-//! The waiters' questions over HTTP. A question whose answer the waiter has seen is held until the
-//! answer changes: a release is pushed, not polled for.
-//!
-//! Answers are for whoever reaches the port. What authenticates a waiter goes into
-//! [`Questions::handle`], between reading a question and answering it.
+//! The waiters' questions over HTTP. Each comes with the token of its Pod, and is answered for that
+//! Pod's namespace alone. One whose answer the waiter has seen is held until the answer changes: a
+//! release is pushed, not polled for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use migrations_core::answer::answer;
@@ -15,6 +15,7 @@ use migrations_process::serve::{json, read_body, text};
 use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
+use crate::tokens::{Caller, Refusal, Tokens};
 use crate::view::View;
 
 const BODY_TIME: Duration = Duration::from_secs(5);
@@ -24,6 +25,8 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 pub struct Questions {
     /// The Migrators.
     pub view: View,
+    /// Who asks.
+    pub tokens: Tokens,
     /// Once it is requested nothing is held, so that waiters go on to another replica.
     pub end: Shutdown,
 }
@@ -41,6 +44,11 @@ impl Questions {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "questions come with POST\n");
         }
+        // Before the body: nothing is read of who isn't known.
+        let caller = match self.caller(request.headers()).await {
+            Ok(caller) => caller,
+            Err(refusal) => return refuse(&refusal),
+        };
         let body = match read_body(request.into_body(), MAX_BODY, BODY_TIME).await {
             Ok(body) => body,
             Err(error) => return text(error.status(), format!("{error}\n")),
@@ -49,20 +57,41 @@ impl Questions {
             Ok(question) => question,
             Err(error) => return text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")),
         };
-        let answer = self.answer(&question).await;
+        let Caller { namespace, pod, uid } = &*caller;
+        if question.namespace != *namespace {
+            tracing::debug!(namespace, pod, asked = question.namespace, "a Pod asks about another namespace");
+            let message = format!(
+                "Pod {pod} of namespace {namespace} asks about namespace {:?}, and is told of its own alone; the \
+                 argument --namespace of its waiter must be the Pod's\n",
+                question.namespace
+            );
+            return text(StatusCode::FORBIDDEN, message);
+        }
+        let answer = self.answer(&question, uid).await;
         serde_json::to_vec(&answer).map_or_else(
             |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
             json,
         )
     }
 
-    /// The answer: at once where it is news to the waiter, else when it changes or the time is up.
-    pub async fn answer(&self, question: &Question) -> Answer {
+    async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
+        let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match header.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                self.tokens.verify(token.trim()).await
+            }
+            _ => Err(Refusal::Unauthenticated("there is none".into())),
+        }
+    }
+
+    /// The answer for the Pod with that uid: at once where it is news to the waiter, else when it
+    /// changes or the time is up.
+    pub async fn answer(&self, question: &Question, pod_uid: &str) -> Answer {
         let mut watched = self.view.watch(&question.namespace, &question.migrator);
         let held = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
         tokio::pin!(held);
         loop {
-            let answer = answer(question, watched.current().known());
+            let answer = answer(question, pod_uid, watched.current().known());
             if question.seen.as_deref() != Some(&answer.version) {
                 return answer;
             }
@@ -73,4 +102,19 @@ impl Questions {
             }
         }
     }
+}
+
+/// Never 401 for want of an answer: a waiter that is refused may be looked for in the wrong place.
+fn refuse(refusal: &Refusal) -> Response<Full<Bytes>> {
+    tracing::debug!(%refusal, "a question is refused");
+    let status = match refusal {
+        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Refusal::NoPod(_) => StatusCode::FORBIDDEN,
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = text(status, format!("{refusal}\n"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }

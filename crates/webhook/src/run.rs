@@ -18,6 +18,7 @@ use crate::follow;
 use crate::question::Questions;
 use crate::serving::serve_both;
 use crate::settings::InForce;
+use crate::tokens::Tokens;
 use crate::view::View;
 
 /// Why the webhook ended otherwise than asked to.
@@ -55,14 +56,20 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
     let probes = tokio::spawn(probes::serve(probes, readiness, Arc::new(Registry::default())));
 
     let (view, certificate) = (View::default(), Certificate::default());
-    let settings = InForce::new(&config.namespace, config.waiter_image.clone(), config.waiter_resources());
+    let settings = InForce::new(
+        &config.namespace,
+        config.waiter_image.clone(),
+        config.waiter_resources(),
+        config.unsupported_pods.into(),
+        config.waiter_timeout,
+    );
     let namespace = config.namespace.as_str();
     let milestones = [certified, synced, addressed].map(Milestone::new);
     let [certified, synced, addressed] = &milestones;
     let follow_all = async {
         tokio::join!(
             follow::serving_secret(client.clone(), namespace, certificate.clone(), || certified.reached()),
-            follow::migrators(client.clone(), view.clone(), || synced.reached()),
+            Box::pin(follow::migrators(client.clone(), view.clone(), || synced.reached())),
             follow::service(client.clone(), namespace, settings.clone(), || addressed.reached()),
         )
     };
@@ -75,7 +82,8 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         serving.set(true);
         let (trigger, end) = Shutdown::by_hand();
         let admission = Admission { view: view.clone(), settings: settings.clone() };
-        let question = Questions { view: view.clone(), end: end.clone() };
+        let tokens = Tokens::new(client.clone());
+        let question = Questions { view: view.clone(), tokens, end: end.clone() };
         let served = serve_both(
             &certificate,
             &end,

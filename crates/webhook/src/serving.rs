@@ -6,16 +6,21 @@ use std::time::Duration;
 use migrations_process::serve::{Limits, serve};
 use migrations_process::shutdown::Shutdown;
 use migrations_process::tls::Certificate;
+use migrations_protocol::HOLD_SECONDS;
 use tokio::net::TcpListener;
 
 use crate::admission::Admission;
 use crate::question::Questions;
 
-/// API servers keep few connections and send many requests over each.
+/// API servers keep a connection for each entry that they call, and send many requests over each.
+/// They may come from behind one address; half of the places is for others all the same.
 const ADMISSION: Limits = Limits {
     connections: 1000,
+    per_source: 500,
+    streams: 100,
     handshake: Duration::from_secs(5),
     headers: Duration::from_secs(30),
+    request: Duration::from_secs(30),
     idle: Duration::from_mins(2),
     drain: Duration::from_secs(10),
 };
@@ -24,8 +29,12 @@ const ADMISSION: Limits = Limits {
 fn questions_limits(connections: usize) -> Limits {
     Limits {
         connections,
+        // Where Services masquerade, the Pods of a node share its address: there are 250 at most.
+        per_source: 256,
+        streams: 8,
         handshake: Duration::from_secs(10),
         headers: Duration::from_secs(10),
+        request: Duration::from_secs(HOLD_SECONDS + 15),
         idle: Duration::from_secs(30),
         drain: Duration::from_secs(5),
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use k8s_openapi::api::core::v1::Service;
 use migrations_api::names;
-use migrations_core::inject::{Resources, Settings};
+use migrations_core::inject::{Resources, Settings, UnsupportedPods};
 
 /// The settings in force. Clones speak of the same ones.
 #[derive(Clone, Debug)]
@@ -13,10 +13,16 @@ pub struct InForce(Arc<RwLock<Arc<Settings>>>);
 
 impl InForce {
     /// Settings of an operator in `namespace`, before its Service is known: waiters ask by name.
-    pub fn new(namespace: &str, image: String, resources: Resources) -> Self {
+    pub fn new(
+        namespace: &str,
+        image: String,
+        resources: Resources,
+        unsupported: UnsupportedPods,
+        timeout: Option<u64>,
+    ) -> Self {
         let server_name = format!("{}.{namespace}.svc", names::WEBHOOK_SERVICE);
         let servers = servers(&[], &server_name);
-        let settings = Settings { image, servers, server_name, resources };
+        let settings = Settings { image, servers, server_name, resources, unsupported, timeout };
         Self(Arc::new(RwLock::new(Arc::new(settings))))
     }
 
@@ -56,8 +62,9 @@ mod tests {
     #[test]
     fn addresses_come_before_the_name() {
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("operator", "w:1".to_owned(), resources);
-        let name = "migrations-webhook.operator.svc:8443";
+        let unsupported = UnsupportedPods::default();
+        let settings = InForce::new("operator", "w:1".to_owned(), resources, unsupported, None);
+        let name = "migrations-webhook.operator.svc:9444";
         assert_eq!(settings.get().servers, [name]);
 
         let service = |ips: &[&str]| -> Service {
@@ -65,7 +72,7 @@ mod tests {
         };
         assert!(settings.service(Some(&service(&["10.96.0.7", "fd00::7"]))));
         assert!(!settings.service(Some(&service(&["10.96.0.7", "fd00::7"]))));
-        assert_eq!(settings.get().servers, ["10.96.0.7:8443", "[fd00::7]:8443", name]);
+        assert_eq!(settings.get().servers, ["10.96.0.7:9444", "[fd00::7]:9444", name]);
 
         assert!(settings.service(Some(&service(&["None"]))));
         assert_eq!(settings.get().servers, [name]);

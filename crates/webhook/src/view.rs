@@ -1,5 +1,6 @@
 //! The Migrators as this replica sees them, by namespace: an admission costs only those of its
-//! namespace, and a change wakes only the questions about that Migrator.
+//! namespace, and a change wakes only the questions about that Migrator. It knows how recent it is, so
+//! that a Migrator it doesn't know is told from one that it hasn't heard of yet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,7 +11,8 @@ use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use migrations_api::Migrator;
 use migrations_core::answer::{self, GONE_FOR_GOOD};
-use migrations_core::inject::Gate;
+use migrations_core::entries::Named;
+use migrations_core::inject::{Gate, Gates};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,6 +29,8 @@ pub enum Entry {
     },
     /// There is one that this build can't read.
     Unreadable {
+        /// Its uid.
+        uid: Option<String>,
         /// Why.
         error: Arc<str>,
         /// A gate that only says so.
@@ -46,7 +50,7 @@ impl Entry {
     pub fn known(&self) -> answer::Known<'_> {
         match self {
             Self::Absent { since } => answer::Known::Absent { since: since.elapsed() },
-            Self::Unreadable { error, gate: _ } => answer::Known::Unreadable { error },
+            Self::Unreadable { error, .. } => answer::Known::Unreadable { error },
             Self::Present { migrator, gate: _ } => answer::Known::Migrator(migrator),
         }
     }
@@ -54,6 +58,14 @@ impl Entry {
     /// One that isn't there, or not any more.
     fn absent() -> Self {
         Self::Absent { since: Instant::now() }
+    }
+
+    fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Absent { .. } => None,
+            Self::Unreadable { uid, .. } => uid.as_deref(),
+            Self::Present { migrator, .. } => migrator.metadata.uid.as_deref(),
+        }
     }
 
     fn gate(&self) -> Option<Arc<Gate>> {
@@ -72,32 +84,96 @@ const REMEMBERED: Duration = GONE_FOR_GOOD.saturating_mul(2);
 
 /// The Migrators of the cluster. Clones speak of the same ones.
 #[derive(Clone, Debug, Default)]
-pub struct View(Arc<RwLock<Known>>);
+pub struct View {
+    known: Arc<RwLock<Known>>,
+    /// The newest version that all of it is as recent as; the API server counts them up.
+    seen: Arc<watch::Sender<Option<u64>>>,
+}
 
 /// Migrators, those that questions were asked about in vain included.
 #[derive(Debug)]
 struct Known {
     namespaces: Namespaces,
+    /// Gates of namespaces that have been asked for since they last changed.
+    gates: HashMap<String, Arc<Gates>>,
+    /// Uids of those that are there.
+    uids: HashSet<String>,
     swept: Instant,
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self { namespaces: Namespaces::new(), swept: Instant::now() }
+        Self {
+            namespaces: Namespaces::new(),
+            gates: HashMap::new(),
+            uids: HashSet::new(),
+            swept: Instant::now(),
+        }
     }
 }
 
 impl View {
     /// The gates of a namespace, in the order of the Migrators' names.
-    pub fn gates(&self, namespace: &str) -> Vec<Arc<Gate>> {
-        let known = self.read();
-        let entries = known.namespaces.get(namespace).into_iter().flatten();
-        entries.filter_map(|(_, entry)| entry.borrow().gate()).collect()
+    pub fn gates(&self, namespace: &str) -> Arc<Gates> {
+        {
+            let known = self.read();
+            if let Some(gates) = known.gates.get(namespace) {
+                return Arc::clone(gates);
+            }
+            if !known.namespaces.contains_key(namespace) {
+                return Arc::default();
+            }
+        }
+        let mut known = self.write();
+        let entries = known.namespaces.get(namespace).into_iter().flatten().map(|(_, entry)| entry);
+        let gates: Arc<Gates> = Arc::new(entries.filter_map(|entry| entry.borrow().gate()).collect());
+        known.gates.insert(namespace.to_owned(), Arc::clone(&gates));
+        gates
+    }
+
+    /// Waits until this view may answer for the Migrators that an entry names, but no longer than
+    /// `patience`; else returns one that it may not answer for.
+    pub async fn catch_up(&self, named: &[Named], patience: Duration) -> Result<(), Named> {
+        let behind =
+            |seen: Option<u64>| named.iter().find(|named| !named.is_seen(|| self.knows(&named.uid), seen));
+        let now = *self.seen.borrow();
+        if behind(now).is_none() {
+            return Ok(());
+        }
+        let mut seen = self.seen.subscribe();
+        let caught_up = seen.wait_for(|seen| behind(*seen).is_none());
+        // The other end is in this view.
+        let _ = tokio::time::timeout(patience, caught_up).await;
+        let now = *self.seen.borrow();
+        behind(now).map_or(Ok(()), |named| Err(named.clone()))
+    }
+
+    /// Everything up to this version has been applied or removed.
+    pub fn advance(&self, version: Option<&str>) {
+        let Some(version) = version.and_then(|version| version.parse().ok()) else { return };
+        self.seen.send_if_modified(|seen| {
+            let newer = *seen < Some(version);
+            if newer {
+                *seen = Some(version);
+            }
+            newer
+        });
+    }
+
+    /// A new list is complete, which was as recent as this. It may be older than the view was: a
+    /// cluster that was restored counts from an earlier version.
+    pub fn restart_at(&self, version: Option<u64>) {
+        self.seen.send_replace(version);
+    }
+
+    fn knows(&self, uid: &str) -> bool {
+        self.read().uids.contains(uid)
     }
 
     /// A Migrator came or changed.
     pub fn apply(&self, object: DeserializeGuard<Migrator>) -> Key {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
+        let uid = object.uid();
         let entry = match object.0 {
             Ok(migrator) => {
                 Entry::Present { gate: Arc::new(Gate::of(&migrator)), migrator: Arc::new(migrator) }
@@ -110,7 +186,7 @@ impl View {
                     "this Migrator can't be read, its Pods are not held; correct it or the CRD"
                 );
                 let gate = Arc::new(Gate::unreadable(&key.1, &invalid.error));
-                Entry::Unreadable { error: invalid.error.into(), gate }
+                Entry::Unreadable { uid, error: invalid.error.into(), gate }
             }
         };
         self.set(&key, entry);
@@ -119,20 +195,24 @@ impl View {
 
     /// A Migrator is gone.
     pub fn remove(&self, (namespace, name): &Key) {
-        let known = self.read();
-        if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
-            entry.send_replace(Entry::absent());
+        let mut known = self.write();
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.remove(namespace);
+        if let Some(entry) = namespaces.get(namespace).and_then(|entries| entries.get(name)) {
+            forget(uids, &entry.send_replace(Entry::absent()));
         }
     }
 
     /// All Migrators but these are gone.
     pub fn retain(&self, keys: &HashSet<Key>) {
-        let known = self.read();
-        for (namespace, entries) in &known.namespaces {
+        let mut known = self.write();
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.clear();
+        for (namespace, entries) in namespaces {
             for (name, entry) in entries {
                 let listed = keys.contains(&(namespace.clone(), name.clone()));
                 if !listed && !matches!(*entry.borrow(), Entry::Absent { .. }) {
-                    entry.send_replace(Entry::absent());
+                    forget(uids, &entry.send_replace(Entry::absent()));
                 }
             }
         }
@@ -151,8 +231,12 @@ impl View {
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
         let mut known = self.write();
-        let entries = known.namespaces.entry(namespace.clone()).or_default();
+        let Known { namespaces, gates, uids, .. } = &mut *known;
+        gates.remove(namespace);
+        let entries = namespaces.entry(namespace.clone()).or_default();
         let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(Entry::absent()));
+        forget(uids, &sender.borrow());
+        uids.extend(entry.uid().map(str::to_owned));
         sender.send_if_modified(|known| {
             let changed = *known != entry;
             *known = entry;
@@ -161,11 +245,11 @@ impl View {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,6 +264,14 @@ impl Known {
             });
             !entries.is_empty()
         });
+        self.gates.retain(|namespace, _| self.namespaces.contains_key(namespace));
+    }
+}
+
+/// An entry is gone, or becomes another.
+fn forget(uids: &mut HashSet<String>, entry: &Entry) {
+    if let Some(uid) = entry.uid() {
+        uids.remove(uid);
     }
 }
 
@@ -244,7 +336,7 @@ mod tests {
         view.apply(object("b", "other", &selecting("x")));
         let gates: Vec<_> = view.gates("a").iter().map(|gate| gate.migrator.clone()).collect();
         assert_eq!(gates, ["one", "two"]);
-        assert!(view.gates("c").is_empty());
+        assert_eq!(view.gates("c").iter().count(), 0);
     }
 
     #[test]
@@ -252,10 +344,26 @@ mod tests {
         let view = View::default();
         view.apply(object("a", "good", &selecting("x")));
         view.apply(object("a", "bad", &json!({"selector": "x"})));
-        let gates = view.gates("a");
-        assert_eq!(gates.len(), 2);
-        assert!(gates[0].selector.is_err() && gates[1].selector.is_ok());
+        let readable: Vec<_> = view.gates("a").iter().map(|gate| gate.selector.is_ok()).collect();
+        assert_eq!(readable, [false, true]);
         assert!(matches!(view.watch("a", "bad").current(), Entry::Unreadable { .. }));
+    }
+
+    #[test]
+    fn gates_are_as_the_last_change_left_them() {
+        let view = View::default();
+        view.apply(object("a", "one", &selecting("x")));
+        let open = || view.gates("a").iter().filter(|gate| gate.container.is_some()).count();
+        assert_eq!(open(), 0);
+        let named = json!({"selector": {"matchLabels": {"app": "x"}}, "container": "web"});
+        view.apply(object("a", "one", &named));
+        assert_eq!(open(), 1);
+        view.apply(object("a", "two", &named));
+        assert_eq!(open(), 2);
+        view.remove(&key("a", "one"));
+        assert_eq!(open(), 1);
+        view.retain(&HashSet::new());
+        assert_eq!(open(), 0);
     }
 
     #[tokio::test]
@@ -273,6 +381,65 @@ mod tests {
         assert!(two.changed().now_or_never().is_some(), "one that was awaited came");
     }
 
+    fn named(uid: &str, version: u64) -> [Named; 1] {
+        [Named { uid: uid.to_owned(), version: Some(version) }]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_waits_for_what_its_entry_was_written_for() {
+        let view = View::default();
+        view.restart_at(Some(40));
+        let patience = Duration::from_secs(3);
+        let (start, ours) = (Instant::now(), named("7d1f", 41));
+        assert_eq!(view.catch_up(&ours, patience).await, Err(ours[0].clone()));
+        assert_eq!(start.elapsed(), patience);
+
+        let waits = view.catch_up(&ours, patience);
+        let comes = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            view.advance(Some("41"));
+        };
+        let (caught_up, ()) = tokio::join!(waits, comes);
+        assert_eq!(caught_up, Ok(()));
+        assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "at once when it comes");
+        assert_eq!(view.catch_up(&named("gone", 30), patience).await, Ok(()));
+        assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "nothing to wait for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_counts_up_until_the_cluster_starts_again() {
+        let view = View::default();
+        let is_at = async |version| {
+            let now = Duration::ZERO;
+            view.catch_up(&named("x", version), now).await.is_ok()
+                && view.catch_up(&named("x", version + 1), now).await.is_err()
+        };
+        view.restart_at(Some(7));
+        view.advance(Some("9"));
+        view.advance(Some("8"));
+        view.advance(Some("no number"));
+        view.advance(None);
+        assert!(is_at(9).await);
+        view.restart_at(Some(5));
+        assert!(is_at(5).await);
+    }
+
+    #[tokio::test]
+    async fn without_numbers_those_that_are_known_are_answered_for() {
+        let view = View::default();
+        let mut known = serde_json::to_value(json!({
+            "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator", "spec": selecting("x"),
+        }))
+        .unwrap();
+        for (name, spec) in [("good", selecting("x")), ("bad", json!({"selector": "x"}))] {
+            known["metadata"] = json!({"name": name, "namespace": "a", "uid": name});
+            known["spec"] = spec;
+            view.apply(serde_json::from_value(known.clone()).unwrap());
+            assert_eq!(view.catch_up(&named(name, 41), Duration::ZERO).await, Ok(()));
+        }
+        assert!(view.catch_up(&named("other", 41), Duration::ZERO).await.is_err());
+    }
+
     #[tokio::test]
     async fn a_new_list_replaces_the_old_one() {
         let view = View::default();
@@ -281,8 +448,8 @@ mod tests {
         let mut watched = view.watch("b", "goes");
         watched.current();
         view.retain(&HashSet::from([key("a", "stays")]));
-        assert_eq!(view.gates("a").len(), 1);
-        assert!(view.gates("b").is_empty());
+        assert_eq!(view.gates("a").iter().count(), 1);
+        assert_eq!(view.gates("b").iter().count(), 0);
         assert!(watched.changed().now_or_never().is_some());
     }
 

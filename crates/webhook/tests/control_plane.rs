@@ -3,32 +3,39 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
 
+#[path = "control_plane/shapes.rs"]
+mod shapes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use migrations_api::{Migrator, names};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use migrations_api::{DoneKey, How, Migrator, MigratorStatus, names};
+use migrations_core::entries::{Endpoint, Gated, configurations};
 use migrations_process::shutdown::{Shutdown, Trigger};
-use migrations_protocol::{Answer, Arguments, QUESTION_PATH, Verdict};
+use migrations_protocol::{Answer, Arguments, QUESTION_PATH, TOKEN_AUDIENCE, Verdict};
 use migrations_testkit::builders::{Object, existing, migrator, pod};
-use migrations_testkit::cluster::{ControlPlane, TestNamespace};
+use migrations_testkit::cluster::{ControlPlane, TestNamespace, free_ports};
 use migrations_webhook::config::Config;
 use migrations_webhook::run_with;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use ureq::tls::{RootCerts, TlsConfig};
 
 const ACCOUNT: &str = "migrations-webhook";
 
 /// A webhook that serves the Pods of one namespace.
 struct Installed {
+    /// The operator's namespace.
+    operator: String,
     /// The users' namespace.
     namespace: TestNamespace,
     /// Where waiters are to ask first.
@@ -40,9 +47,12 @@ struct Installed {
 
 impl Installed {
     async fn new() -> Self {
-        let plane = ControlPlane::shared().await;
+        Self::on(ControlPlane::shared().await).await
+    }
+
+    async fn on(plane: &ControlPlane) -> Self {
         let (operator, namespace) = tokio::join!(plane.namespace(), plane.namespace());
-        let [admission_port, question_port, probe_port] = free_ports().await;
+        let [admission_port, question_port, probe_port] = free_ports();
         allow(&operator).await;
         plane.expose(operator.name(), names::WEBHOOK_SERVICE, 443, admission_port).await;
         let authority = certificate(&operator).await;
@@ -62,8 +72,15 @@ impl Installed {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let service: Service = operator.api().get(names::WEBHOOK_SERVICE).await.unwrap();
-        let address = format!("{}:8443", service.spec.unwrap().cluster_ip.unwrap());
-        let installed = Self { namespace, address, authority, question_port, _end: end };
+        let address = format!("{}:9444", service.spec.unwrap().cluster_ip.unwrap());
+        let installed = Self {
+            operator: operator.name().to_owned(),
+            namespace,
+            address,
+            authority,
+            question_port,
+            _end: end,
+        };
         installed.configure(operator.name()).await;
         installed
     }
@@ -100,10 +117,26 @@ impl Installed {
     /// Creates a Migrator and waits until the webhook has seen it.
     async fn migrator(&self, migrator: &Object<Migrator>, app: &str) {
         self.namespace.create(migrator).await;
-        let probe = pod("probe").label("app", app).container("app", "shop:1");
+        self.until_known("app", app).await;
+    }
+
+    /// Waits until a Pod with that label would wait.
+    async fn until_known(&self, label: &str, value: &str) {
+        let probe = pod("probe").label(label, value).container("app", "shop:0");
         while waiters(&self.dry_run(&probe).await.unwrap()).is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The token that the kubelet would bring into the Pod.
+    async fn token(&self, pod: &Pod) -> String {
+        let request: TokenRequest = from_json(json!({"metadata": {}, "spec": {
+            "audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600,
+            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.name_any(), "uid": pod.uid()},
+        }}));
+        let accounts: Api<ServiceAccount> = self.namespace.api();
+        let made = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
+        format!("Bearer {}", made.status.unwrap().token)
     }
 
     /// Asks what the Pod's first waiter would ask.
@@ -111,12 +144,20 @@ impl Installed {
         let arguments = Arguments::parse(waiters(pod)[0].args.clone().unwrap()).unwrap();
         assert_eq!(arguments.servers[0], self.address);
         let question = serde_json::to_vec(&arguments.question(seen)).unwrap();
+        let token = self.token(pod).await;
         let trusted = ureq::tls::Certificate::from_pem(self.authority.as_bytes()).unwrap();
         let url = format!("https://127.0.0.1:{}{QUESTION_PATH}", self.question_port);
         let body = tokio::task::spawn_blocking(move || {
             let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
             let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into();
-            agent.post(url).send(&question[..]).unwrap().body_mut().read_to_string().unwrap()
+            agent
+                .post(url)
+                .header("authorization", token)
+                .send(&question[..])
+                .unwrap()
+                .body_mut()
+                .read_to_string()
+                .unwrap()
         });
         serde_json::from_str(&body.await.unwrap()).unwrap()
     }
@@ -130,7 +171,10 @@ async fn allow(operator: &TestNamespace) {
     let (verbs, client) = (["list", "watch"], operator.client());
     let cluster_role: ClusterRole = from_json(json!({
         "metadata": {"name": name},
-        "rules": [{"apiGroups": [names::GROUP], "resources": ["migrators"], "verbs": verbs}],
+        "rules": [
+            {"apiGroups": [names::GROUP], "resources": ["migrators"], "verbs": verbs},
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        ],
     }));
     let role: Role = from_json(json!({
         "metadata": {"name": name},
@@ -162,14 +206,6 @@ async fn certificate(operator: &TestNamespace) -> String {
     }));
     operator.api().create(&PostParams::default(), &secret).await.unwrap();
     generated.cert.pem()
-}
-
-async fn free_ports() -> [u16; 3] {
-    let mut ports = [0; 3];
-    for port in &mut ports {
-        *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    }
-    ports
 }
 
 fn from_json<K: DeserializeOwned>(object: Value) -> K {
@@ -207,6 +243,246 @@ async fn a_selected_pod_waits_and_is_released_by_the_migrators_status() {
     let (answer, ()) =
         tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(held, release) }).await.unwrap();
     assert_eq!(answer.verdict, Verdict::Released);
+}
+
+/// The entries that the controller would write, in one configuration.
+struct Entries<'a> {
+    webhook: &'a Installed,
+    operator: String,
+}
+
+impl<'a> Entries<'a> {
+    /// Puts the entries of these Migrators, read at that version, in the place of the webhook's own.
+    async fn put(webhook: &'a Installed, version: &str) -> Self {
+        let list = webhook.namespace.api::<Migrator>().list(&ListParams::default()).await.unwrap();
+        let operator = webhook.operator.clone();
+        let authority = base64(&webhook.authority);
+        let endpoint = Endpoint { namespace: operator.clone(), ca_bundle: authority };
+        let gated = list.iter().map(|migrator| Gated {
+            uid: migrator.metadata.uid.as_deref().unwrap(),
+            resource_version: version,
+            namespace: webhook.namespace.name(),
+            spec: &migrator.spec,
+            status: migrator.status.as_ref(),
+            open: false,
+        });
+        let all = configurations(gated, &endpoint);
+        let webhooks: Vec<_> = all.values().flatten().map(|entry| entry.settled(&[])).collect();
+        let api: Api<MutatingWebhookConfiguration> = Api::all(webhook.namespace.client());
+        let patch = Patch::Merge(json!({ "webhooks": webhooks }));
+        api.patch(&format!("zz-{operator}"), &PatchParams::default(), &patch).await.unwrap();
+        let entries = Self { webhook, operator };
+        entries.until_used().await;
+        entries
+    }
+
+    /// The API server takes up entries a moment after they are written: asked with the probe.
+    async fn until_used(&self) {
+        let pod: Pod = from_json(migrations_core::entries::probe::pod());
+        let api: Api<Pod> = Api::namespaced(self.webhook.namespace.client(), &self.operator);
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        loop {
+            match api.create(&dry_run, &pod).await {
+                Err(kube::Error::Api(status)) => {
+                    let told = migrations_core::entries::probe::verdict(Some(&status.message), "x");
+                    break assert_eq!(told, Ok(()));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// How many calls the API server has made by these entries, in all.
+    async fn calls(&self) -> u64 {
+        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        let metrics = self.webhook.namespace.client().request_text(request).await.unwrap();
+        let api: Api<MutatingWebhookConfiguration> = Api::all(self.webhook.namespace.client());
+        let ours = api.get(&format!("zz-{}", self.operator)).await.unwrap().webhooks.unwrap();
+        // Those of other tests are named alike, save of Migrators.
+        let names = ours.iter().map(|entry| entry.name.as_str()).filter(|name| !name.starts_with("probe"));
+        let of = |name: &str| -> u64 {
+            let label = format!("name=\"{name}\"");
+            let count = "apiserver_admission_webhook_admission_duration_seconds_count{";
+            let lines = metrics.lines().filter(|it| it.starts_with(count) && it.contains(&label));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        };
+        names.map(of).sum()
+    }
+}
+
+fn base64(text: &str) -> String {
+    let text = serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap();
+    text.as_str().unwrap().to_owned()
+}
+
+fn done(images: &[&str]) -> Value {
+    let key = |image: &&str| DoneKey::new((*image).to_owned(), (*image).to_owned(), How::Succeeded);
+    json!({ "status": MigratorStatus { done: images.iter().map(key).collect(), ..MigratorStatus::default() } })
+}
+
+/// Ten done images, as many as are kept, and long ones: what a condition may cost.
+fn ten_images() -> Vec<String> {
+    (0..10).map(|index| format!("registry.example/{}/shop@sha256:{index:064}", "x".repeat(150))).collect()
+}
+
+/// A control plane of its own: the count of calls is the API server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_need_not_wait_never_reach_the_webhook() {
+    let plane = ControlPlane::start().await;
+    let webhook = Installed::on(&plane).await;
+    let images = ten_images();
+    let images: Vec<_> = images.iter().map(String::as_str).chain(["shop:1"]).collect();
+    webhook.migrator(&migrator("shop").selecting("app", "shop").with(done(&images)), "shop").await;
+    webhook
+        .migrator(
+            &migrator("named")
+                .selecting("app", "named")
+                .with(json!({ "spec": { "container": "app" } }))
+                .with(done(&images)),
+            "named",
+        )
+        .await;
+    let entries = Entries::put(&webhook, "1").await;
+    let before = entries.calls().await;
+
+    let here = webhook.namespace.api::<Pod>();
+    let pods = |namespace: &str| Api::<Pod>::namespaced(webhook.namespace.client(), namespace);
+    let other = plane.namespace().await;
+    let run = shop_pod("run").label(names::RUN_LABEL, "shop").annotation(names::NO_WAIT_ANNOTATION, "true");
+    let many = (0..50).fold(pod("many").label("app", "named").container("app", "shop:1"), |pod, index| {
+        pod.container(&format!("c{index}"), &format!("registry.example/{}/shop:{index}", "x".repeat(150)))
+    });
+    let past: Vec<(&Api<Pod>, Object<Pod>)> = vec![
+        (&here, pod("unselected").label("app", "blog").container("app", "shop:2")),
+        (&here, pod("without-labels").container("app", "shop:2")),
+        (&here, shop_pod("no-wait").annotation(names::NO_WAIT_ANNOTATION, "true")),
+        (&here, run),
+        (&here, pod("done").label("app", "shop").container("app", "shop:1")),
+        (&here, pod("tenth").label("app", "shop").container("app", images[9])),
+        (&here, many),
+    ];
+    let elsewhere = [pods("kube-system"), pods(&webhook.operator), pods(other.name())];
+    let required = shop_pod("required").annotation(names::REQUIRED_ANNOTATION, "true");
+    let accounts = elsewhere.iter().take(2).map(|api| (api, required.clone()));
+    let accounts = accounts.chain([(&elsewhere[2], shop_pod("elsewhere"))]);
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    for (api, pod) in past.into_iter().chain(accounts) {
+        let namespace = api.namespace().unwrap_or_default().to_owned();
+        let mut pod = pod.namespace(&namespace).build();
+        // kube-system has no service account here.
+        pod.spec.as_mut().unwrap().service_account_name = Some("default".to_owned());
+        match api.create(&dry_run, &pod).await {
+            Ok(created) => assert!(waiters(&created).is_empty(), "{:?}", pod.metadata.name),
+            Err(error) => panic!("{namespace} {:?}: {error}", pod.metadata.name),
+        }
+    }
+    assert_eq!(entries.calls().await, before);
+
+    // The count counts. A second call follows when the API server mounts the Pod's token into the waiter.
+    let waits = webhook.dry_run(&shop_pod("waits")).await.unwrap();
+    assert_eq!(waiters(&waits).len(), 1);
+    assert!(entries.calls().await > before);
+    // Nor does a Pod that can't be: its refusal is the API server's own.
+    let without_image = json!({ "spec": { "containers": [{ "name": "app" }] } });
+    let refused = webhook.dry_run(&pod("odd").label("app", "named").with(without_image)).await.unwrap_err();
+    assert!(refused.to_string().contains("image: Required value"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_entry_calls_for_all_migrators_of_the_namespace() {
+    let webhook = Installed::new().await;
+    webhook.migrator(&migrator("shop").selecting("app", "shop"), "shop").await;
+    webhook.migrator(&migrator("twin").selecting("app", "shop"), "shop").await;
+    webhook.migrator(&migrator("front").selecting("tier", "front"), "shop").await;
+    webhook.until_known("tier", "front").await;
+    let _entries = Entries::put(&webhook, "1").await;
+    let pod = pod("x").label("app", "shop").label("tier", "front").container("app", "shop:2");
+    let mut pod = pod.namespace(webhook.namespace.name()).build();
+    pod.metadata.name = None;
+    pod.metadata.generate_name = Some("web-".to_owned());
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    for params in [dry_run, PostParams::default()] {
+        let created = webhook.namespace.api::<Pod>().create(&params, &pod).await.unwrap();
+        let mut names: Vec<_> = waiters(&created).into_iter().map(|it| it.name.clone()).collect();
+        names.sort();
+        assert_eq!(names, ["migrate-wait-front", "migrate-wait-shop", "migrate-wait-twin"]);
+    }
+}
+
+/// As if this replica were the last to hear of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_waits_for_what_its_entry_was_written_for() {
+    // Of its own: Migrators of other tests would move the view on.
+    let plane = ControlPlane::start().await;
+    let webhook = Installed::on(&plane).await;
+    webhook.migrator(&migrator("shop").selecting("app", "shop"), "shop").await;
+    let all = webhook.namespace.api::<Migrator>().list(&ListParams::default()).await.unwrap();
+    let now: u64 = all.metadata.resource_version.unwrap().parse().unwrap();
+    let _entries = Entries::put(&webhook, &(now + 1).to_string()).await;
+    let created = async {
+        let pod = shop_pod("early").namespace(webhook.namespace.name()).build();
+        webhook.namespace.api::<Pod>().create(&PostParams::default(), &pod).await
+    };
+    let next = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        webhook.namespace.create(&migrator("next").selecting("app", "shop")).await;
+    };
+    let (created, ()) = tokio::join!(created, next);
+    // It was held until the view had moved on, and the view already knew the next one then.
+    let names: Vec<_> = waiters(&created.unwrap()).into_iter().map(|it| it.name.clone()).collect();
+    assert_eq!(names, ["migrate-wait-next", "migrate-wait-shop"]);
+}
+
+/// A mirror that comes after the waiter is in: the second call tells the waiter the new image.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_changed_after_the_first_call_is_put_right_by_the_second() {
+    let plane = ControlPlane::start().await;
+    let webhook = Installed::on(&plane).await;
+    webhook.migrator(&migrator("shop").selecting("app", "shop"), "shop").await;
+    let entries = Entries::put(&webhook, "1").await;
+    mirror(&webhook).await;
+    let before = entries.calls().await;
+    let mirrored = async {
+        loop {
+            let created = webhook.dry_run(&shop_pod("shop")).await.unwrap();
+            let image = created.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+            if image == "mirror.example/shop:2" {
+                return created;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let created =
+        tokio::time::timeout(Duration::from_secs(20), mirrored).await.expect("the policy is followed");
+    let waiters = waiters(&created);
+    assert_eq!(waiters.len(), 1);
+    let args = waiters[0].args.clone().unwrap();
+    assert!(args.contains(&"--container=app=mirror.example/shop:2".to_owned()), "{args:?}");
+    assert!(entries.calls().await >= before + 2);
+}
+
+/// A policy that rewrites the image of Pods that carry a waiter.
+async fn mirror(webhook: &Installed) {
+    let spec = json!({
+        "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
+        "matchConstraints": { "resourceRules": [{
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+        }] },
+        "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression":
+            r#"has(object.spec.initContainers) && !object.spec.containers[0].image.startsWith("mirror.example/") ?
+                [JSONPatch{ op: "replace", path: "/spec/containers/0/image",
+                    value: "mirror.example/" + object.spec.containers[0].image }] : []"# } }],
+    });
+    for (kind, spec) in [
+        ("MutatingAdmissionPolicy", spec),
+        ("MutatingAdmissionPolicyBinding", json!({ "policyName": "mirror" })),
+    ] {
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let resource = ApiResource::from_gvk(&kind);
+        let object = DynamicObject::new("mirror", &resource).data(json!({ "spec": spec }));
+        let api = Api::<DynamicObject>::all_with(webhook.namespace.client(), &resource);
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,12 +17,13 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use migrations_process::shutdown::{Shutdown, Trigger};
-use migrations_protocol::{Answer, QUESTION_PATH};
+use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
+use migrations_testkit::cluster::free_ports;
 use migrations_webhook::config::Config;
 use migrations_webhook::{RunError, run_with};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use ureq::tls::{RootCerts, TlsConfig};
@@ -72,6 +73,12 @@ impl ApiServer {
     fn answer(&self, request: &Request<Body>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
         self.methods.lock().unwrap().push(request.method().clone());
         let plural = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        if plural == "tokenreviews" {
+            return Response::builder()
+                .status(201)
+                .body(Full::from(review().to_string()).boxed_unsync())
+                .unwrap();
+        }
         if request.uri().query().unwrap_or_default().contains("watch=true") {
             let mut changes = self.changes.subscribe();
             let end = async move { changes.changed().await.ok() };
@@ -97,6 +104,16 @@ fn status(code: u16) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "test", "reason": "Test", "code": code})
 }
 
+/// Every token is that of a Pod in namespace `default`.
+fn review() -> Value {
+    json!({"metadata": {}, "spec": {}, "status": {
+        "authenticated": true, "audiences": [TOKEN_AUDIENCE],
+        "user": {"username": "system:serviceaccount:default:default", "extra": {
+            "authentication.kubernetes.io/pod-name": ["shop-1"], "authentication.kubernetes.io/pod-uid": ["u-1"],
+        }},
+    }})
+}
+
 fn secret() -> Value {
     let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let bytes = |text: String| serde_json::to_value(k8s_openapi::ByteString(text.into_bytes())).unwrap();
@@ -120,12 +137,8 @@ struct Webhook {
 }
 
 impl Webhook {
-    async fn start(server: &ApiServer) -> Self {
-        let mut ports = [0; 3];
-        for port in &mut ports {
-            *port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        }
-        let [probes, admission, question] = ports;
+    fn start(server: &ApiServer) -> Self {
+        let ports @ [probes, admission, question] = free_ports();
         let config = Config::parse_from([
             "migrations-webhook".to_owned(),
             "--waiter-image=waiter:1".to_owned(),
@@ -162,22 +175,30 @@ impl Webhook {
 
     /// Asks about a Migrator of namespace `default`, trusting the certificate in `secret`.
     async fn ask(&self, secret: &Value, migrator: &str) -> Answer {
-        let chain: k8s_openapi::ByteString =
-            serde_json::from_value(secret["data"]["tls.crt"].clone()).unwrap();
-        let url = format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]);
+        self.ask_by(&trusting(secret), migrator).await.unwrap()
+    }
+
+    async fn ask_by(&self, agent: &ureq::Agent, migrator: &str) -> Result<Answer, ureq::Error> {
+        let (agent, url) = (agent.clone(), format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]));
         let question = json!({"namespace": "default", "migrator": migrator, "containers": [{"name": "app", "image": "a"}]});
         let body = tokio::task::spawn_blocking(move || {
-            let trusted = ureq::tls::Certificate::from_pem(&chain.0).unwrap();
-            let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
-            let agent: ureq::Agent = ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into();
-            agent.post(url).send(question.to_string()).unwrap().body_mut().read_to_string().unwrap()
+            let asking = agent.post(url).header("authorization", "Bearer e30.e30.c2ln");
+            asking.send(question.to_string())?.body_mut().read_to_string()
         });
-        serde_json::from_str(&body.await.unwrap()).unwrap()
+        Ok(serde_json::from_str(&body.await.unwrap()?).unwrap())
     }
 
     async fn serves(&self, port: usize) -> bool {
         TcpStream::connect(("127.0.0.1", self.ports[port])).await.is_ok()
     }
+}
+
+/// A client that keeps its connection open.
+fn trusting(secret: &Value) -> ureq::Agent {
+    let chain: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["tls.crt"].clone()).unwrap();
+    let trusted = ureq::tls::Certificate::from_pem(&chain.0).unwrap();
+    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![trusted]))).build();
+    ureq::Agent::config_builder().tls_config(tls).proxy(None).build().into()
 }
 
 const READY: &str = "ok\n";
@@ -186,7 +207,7 @@ const READY: &str = "ok\n";
 async fn it_is_ready_once_it_has_a_certificate_and_all_migrators() {
     let server = ApiServer::new();
     server.set("migrators", Collection::Error(404));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says("not ready: serving certificate, list of Migrators, listeners\n").await;
     assert!(!webhook.serves(1).await && !webhook.serves(2).await);
 
@@ -204,17 +225,56 @@ async fn a_secret_that_cannot_be_used_is_waited_for() {
     let mut broken = secret();
     broken["data"]["tls.key"] = secret()["data"]["tls.key"].clone();
     server.set("secrets", Collection::Items(vec![broken]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     server.set("secrets", Collection::Items(vec![secret()]));
     webhook.until_it_says(READY).await;
 }
 
 #[tokio::test]
+async fn a_certificate_is_replaced_under_open_connections_and_outlives_its_secret() {
+    let server = ApiServer::new();
+    let (first, second) = (secret(), secret());
+    server.set("secrets", Collection::Items(vec![first.clone()]));
+    let webhook = Webhook::start(&server);
+    webhook.until_it_says(READY).await;
+    let open = trusting(&first);
+    webhook.ask_by(&open, "shop").await.unwrap();
+
+    server.set("secrets", Collection::Items(vec![second.clone()]));
+    let replaced = async {
+        while webhook.ask_by(&trusting(&second), "shop").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), replaced).await.expect("it hears of the new one");
+    webhook.ask_by(&open, "shop").await.expect("its connection is open still");
+    webhook.ask_by(&trusting(&first), "shop").await.expect_err("a new one isn't, by the old certificate");
+
+    let mut spoilt = second.clone();
+    spoilt["data"]["tls.key"] = first["data"]["tls.key"].clone();
+    for found in [vec![], vec![spoilt]] {
+        let asked = || server.methods.lock().unwrap().len();
+        let before = asked();
+        server.set("secrets", Collection::Items(found));
+        // Three lists and three watches: what was set has been read.
+        let read = async {
+            while asked() < before + 6 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("it lists again");
+        webhook.ask(&second, "shop").await;
+        webhook.ask_by(&open, "shop").await.expect("its connection is open still");
+        assert_eq!(webhook.readiness().await, READY);
+    }
+}
+
+#[tokio::test]
 async fn an_api_server_that_fails_later_does_not_make_it_unready() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     for plural in ["migrators", "secrets", "services"] {
         server.set(plural, Collection::Error(503));
@@ -228,7 +288,7 @@ async fn an_api_server_that_fails_later_does_not_make_it_unready() {
 async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     webhook.end.request();
     webhook.until_it_says("not ready: listeners\n").await;
@@ -239,7 +299,7 @@ async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
 
 #[tokio::test]
 async fn asked_to_end_before_it_serves_it_ends_at_once() {
-    let webhook = Webhook::start(&ApiServer::new()).await;
+    let webhook = Webhook::start(&ApiServer::new());
     webhook.until_it_says("not ready: serving certificate, listeners\n").await;
     webhook.end.request();
     tokio::time::timeout(Duration::from_secs(1), webhook.ended).await.expect("it ends").unwrap().unwrap();
@@ -252,7 +312,7 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
     server.set("secrets", Collection::Items(vec![secret.clone()]));
     let shop = object("shop", &json!({"selector": {"matchLabels": {"app": "shop"}}}));
     server.set("migrators", Collection::Items(vec![object("broken", &json!("nonsense")), shop]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");
     assert_eq!(webhook.ask(&secret, "broken").await.reason, "InvalidSpec");
@@ -270,7 +330,7 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
 async fn it_only_ever_reads() {
     let server = ApiServer::new();
     server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server).await;
+    let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     assert!(server.methods.lock().unwrap().iter().all(|method| method == Method::GET));
 }

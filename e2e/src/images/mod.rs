@@ -30,11 +30,6 @@ pub(crate) fn all(engine: &Engine, archives: Option<&Path>) -> Result<Vec<String
     Ok(images)
 }
 
-/// Fails where the archives of the operator's images in a folder don't say what the images built here say.
-pub(crate) fn compare(engine: &Engine, archives: &Path) -> Result<()> {
-    operator::compare(engine, archives)
-}
-
 /// Whether the engine has `image`, made from `content`.
 fn is_current(engine: &Engine, image: &str, content: &str) -> bool {
     let mut inspect = engine.docker();

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::Engine;
@@ -77,41 +76,6 @@ pub(super) fn take(engine: &Engine, folder: &Path) -> Result<Vec<String>> {
         );
     }
     Ok(images)
-}
-
-/// Fails where the archive of an image, made by Nix, has another configuration than the image built here.
-pub(super) fn compare(engine: &Engine, folder: &Path) -> Result<()> {
-    let description = Description::read()?;
-    for name in description.programs.keys() {
-        let archive = folder.join(format!("{name}.tar"));
-        let index: Value = serde_json::from_str(&member(&archive, "manifest.json")?)?;
-        let file = index[0]["Config"].as_str().context("the archive names no configuration")?;
-        let made: Value = serde_json::from_str(&member(&archive, file)?)?;
-        let mut inspect = engine.docker();
-        inspect.args(["image", "inspect", "--format", "{{json .Config}}", &description.reference(name)]);
-        let built: Value = serde_json::from_str(&command::output(&mut inspect)?)?;
-        let (made, built) = (said(&made["config"]), said(&built));
-        ensure!(made == built, "the image of {name} differs: Nix made\n{made:#}\nand without it\n{built:#}");
-    }
-    Ok(())
-}
-
-fn member(archive: &Path, name: &str) -> Result<String> {
-    // Archives of other makers say `./name`.
-    let mut read = Command::new("tar");
-    command::output(
-        read.args(["--extract", "--to-stdout", "--wildcards", "--file"]).arg(archive).arg(format!("*{name}")),
-    )
-}
-
-/// What an image says of itself, but for the commit it was built from and the harness's own label.
-fn said(configuration: &Value) -> Value {
-    let labels = configuration["Labels"].as_object().cloned().unwrap_or_default();
-    let labels: Map<_, _> = labels
-        .into_iter()
-        .filter(|(key, _)| key.starts_with("org.opencontainers.image.") && !key.ends_with(".revision"))
-        .collect();
-    json!({ "entrypoint": configuration["Entrypoint"], "user": configuration["User"], "labels": labels })
 }
 
 /// Builds the programs and their images; returns what the manifests call them.

@@ -53,13 +53,13 @@ fn migrations(playground: &Playground<'_>) -> Result<()> {
 /// Puts the sidecar into every Pod of a run in the namespace.
 fn install_policy(playground: &Playground<'_>) -> Result<()> {
     let sidecar = format!(
-        r#"Object{{ spec: Object.spec{{ containers: [Object.spec.containers{{
+        r#"[JSONPatch{{ op: "add", path: "/spec/containers/-", value: Object.spec.containers{{
             name: "chatty", image: "{V1}", command: ["sh", "-c", "exec sleep infinity"],
             securityContext: Object.spec.containers.securityContext{{
                 allowPrivilegeEscalation: false,
                 capabilities: Object.spec.containers.securityContext.capabilities{{ drop: ["ALL"] }}
             }}
-        }}] }} }}"#
+        }} }}]"#
     );
     let spec = json!({
         "failurePolicy": "Fail",
@@ -71,7 +71,7 @@ fn install_policy(playground: &Playground<'_>) -> Result<()> {
                 "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
             }],
         },
-        "mutations": [{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": sidecar } }],
+        "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": sidecar } }],
     });
     for (kind, spec) in [
         ("MutatingAdmissionPolicy", spec),

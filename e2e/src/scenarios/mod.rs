@@ -1,5 +1,6 @@
 //! The scenarios: one file a promise, each a function that gets a running environment and leaves it as it was.
 
+mod api_server_outage;
 mod attempts;
 mod cron_job;
 mod failure;
@@ -7,14 +8,19 @@ mod first_install;
 mod hermetic;
 mod injected_sidecar;
 mod lock;
+mod mesh;
 mod newer_image;
 mod outage;
 pub(crate) mod playground;
 mod requests;
 mod restart;
 mod rollback;
+mod sandbox;
+mod shapes;
 mod stateful_set;
 mod two_workloads;
+mod uninstall;
+mod webhook_rollout;
 
 use anyhow::Result;
 
@@ -52,7 +58,13 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario { name: "lock", run: lock::run },
         Scenario { name: "injected-sidecar", run: injected_sidecar::run },
         Scenario { name: "restart", run: restart::run },
+        Scenario { name: "shapes", run: shapes::run },
+        Scenario { name: "mesh", run: mesh::run },
         Scenario { name: "outage", run: outage::run },
+        Scenario { name: "sandbox", run: sandbox::run },
+        Scenario { name: "webhook-rollout", run: webhook_rollout::run },
+        Scenario { name: "api-server-outage", run: api_server_outage::run },
+        Scenario { name: "uninstall", run: uninstall::run },
         Scenario { name: "demo", run: demo },
     ]
 }

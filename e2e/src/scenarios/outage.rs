@@ -54,27 +54,23 @@ fn entry_skips(playground: &Playground<'_>, image: &str) -> Result<()> {
     anyhow::bail!("no webhook entry lets Pods of {image} past")
 }
 
-fn scale_operator(environment: &Environment, replicas: u32) -> Result<()> {
-    for name in ["migrations-controller", "migrations-webhook"] {
-        let operator = || {
-            let mut kubectl = environment.cluster().kubectl();
-            kubectl.args(["--namespace", "migrations-operator"]);
-            kubectl
-        };
-        let deployment = format!("deployment/{name}");
-        command::run(operator().args(["scale", &deployment, &format!("--replicas={replicas}")]))?;
+/// Has each of the operator's programs run so many times, or not at all.
+pub(super) fn scale_operator(environment: &Environment, replicas: u32) -> Result<()> {
+    let operator = |arguments: &[&str]| {
+        let mut kubectl = environment.cluster().kubectl();
+        command::run(kubectl.args(["--namespace", "migrations-operator"]).args(arguments))
+    };
+    let names = ["migrations-controller", "migrations-webhook"];
+    // Both before either is waited for: the controller isn't ready without the webhook.
+    for name in names {
+        operator(&["scale", "deployment", name, &format!("--replicas={replicas}")])?;
+    }
+    for name in names {
         if replicas == 0 {
             let selector = format!("app.kubernetes.io/name={name}");
-            command::run(operator().args([
-                "wait",
-                "pods",
-                "--selector",
-                &selector,
-                "--for=delete",
-                "--timeout=120s",
-            ]))?;
+            operator(&["wait", "pods", "--selector", &selector, "--for=delete", "--timeout=120s"])?;
         } else {
-            command::run(operator().args(["rollout", "status", &deployment, "--timeout=120s"]))?;
+            operator(&["rollout", "status", &format!("deployment/{name}"), "--timeout=120s"])?;
         }
     }
     Ok(())

@@ -238,6 +238,15 @@ pub(crate) fn template(component: &str, app: &str, image: &str) -> Value {
     json!({ "metadata": { "labels": { "app": app, "component": component } }, "spec": pod_spec(image) })
 }
 
+/// A Pod that does nothing, and is ready once it runs.
+pub(crate) fn pod(name: &str, app: &str, image: &str) -> Value {
+    let mut pod = template(name, app, image);
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = name.into();
+    pod
+}
+
 /// The smallest Pod that the restricted profile lets pass.
 fn pod_spec(image: &str) -> Value {
     json!({

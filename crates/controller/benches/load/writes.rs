@@ -51,7 +51,7 @@ pub(crate) fn between(before: &Versions, after: &Versions) -> String {
 pub(crate) async fn ship_configurations(client: &Client) {
     let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
     let all = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
-    for name in all.chain([names::REQUIRED_CONFIGURATION.to_owned()]) {
+    for name in all.chain([names::REQUIRED_CONFIGURATION, names::PROBE_CONFIGURATION].map(str::to_owned)) {
         let empty = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
         api.create(&PostParams::default(), &empty).await.unwrap();
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use migrations_core::certificates::{AUTHORITY_LIFE, LEAF_LIFE, Leaf, Validity};
+use migrations_core::certificates::{Leaf, Lifetimes, Signer, Validity};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -19,6 +19,13 @@ use x509_parser::pem::parse_x509_pem;
 pub(super) struct Pair {
     pub(super) certificate: String,
     pub(super) key: String,
+}
+
+/// A certificate authority.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Authority {
+    pub(super) pair: Pair,
+    pub(super) validity: Validity,
 }
 
 /// Why a certificate can't be used.
@@ -39,19 +46,28 @@ pub(super) enum Unusable {
 }
 
 /// Makes a certificate authority.
-pub(super) fn make_authority(now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let mut params = params(Vec::new(), "migrations-operator", Validity::starting(now, AUTHORITY_LIFE))?;
+pub(super) fn make_authority(now: Timestamp, lifetimes: &Lifetimes) -> Result<Authority, rcgen::Error> {
+    let validity = Validity::of_authority(now, lifetimes);
+    let mut params = params(Vec::new(), "migrations-operator", validity)?;
     // It signs serving certificates and nothing that signs.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate()?;
-    Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    let certificate = normal(&params.self_signed(&key)?.pem());
+    Ok(Authority { pair: Pair { certificate, key: key.serialize_pem() }, validity })
 }
 
 /// Makes a serving certificate for `names`.
-pub(super) fn issue_leaf(authority: &Pair, names: &[String], now: Timestamp) -> Result<Pair, rcgen::Error> {
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
-    let mut params = params(names.to_vec(), "migrations-webhook", Validity::starting(now, LEAF_LIFE))?;
+pub(super) fn issue_leaf(
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+    lifetimes: &Lifetimes,
+) -> Result<Pair, rcgen::Error> {
+    let Pair { certificate, key } = &authority.pair;
+    let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
+    let validity = Validity::of_leaf(now, authority.validity, lifetimes);
+    let mut params = params(names.to_vec(), "migrations-webhook", validity)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -59,29 +75,61 @@ pub(super) fn issue_leaf(authority: &Pair, names: &[String], now: Timestamp) -> 
     Ok(Pair { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
 }
 
-/// When an authority is valid, if it is one.
-pub(super) fn read_authority(pair: &Pair) -> Result<Validity, Unusable> {
-    with_certificate(pair, |certificate| {
+/// The pair as an authority, if it is one.
+pub(super) fn read_authority(pair: Pair) -> Result<Authority, Unusable> {
+    let validity = with_pair(&pair, |certificate| {
         if certificate.is_ca() { validity(certificate) } else { Err(Unusable::NotAnAuthority) }
-    })
+    })?;
+    Ok(Authority { pair: Pair { certificate: normal(&pair.certificate), ..pair }, validity })
 }
 
-/// What matters of a serving certificate.
-pub(super) fn read_leaf(pair: &Pair, authority: Option<&Pair>) -> Result<Leaf, Unusable> {
-    with_certificate(pair, |leaf| {
+/// Whether it is an authority's certificate that holds now.
+pub(super) fn is_authority(certificate: &str, now: Timestamp) -> bool {
+    let holds = with_certificate(certificate, |certificate| {
+        Ok(certificate.is_ca() && now < validity(certificate)?.to)
+    });
+    holds.unwrap_or(false)
+}
+
+/// What matters of a serving certificate; `trusted` are the certificates that clients trust.
+pub(super) fn read_leaf(
+    pair: &Pair,
+    current: Option<&Authority>,
+    trusted: &[String],
+) -> Result<Leaf, Unusable> {
+    with_pair(pair, |leaf| {
         let names = match leaf.subject_alternative_name() {
             Ok(Some(extension)) => extension.value.general_names.iter().filter_map(dns_name).collect(),
             _ => Vec::new(),
         };
-        let by_authority = authority.is_some_and(|authority| {
-            let signed = with_certificate(authority, |authority| {
-                Ok(leaf.issuer() == authority.subject()
-                    && leaf.verify_signature(Some(authority.public_key())).is_ok())
-            });
-            signed.unwrap_or(false)
-        });
-        Ok(Leaf { validity: validity(leaf)?, names, by_authority })
+        let signer = if current.is_some_and(|current| has_signed(&current.pair.certificate, leaf)) {
+            Signer::Current
+        } else if trusted.iter().any(|authority| has_signed(authority, leaf)) {
+            Signer::Trusted
+        } else {
+            Signer::Unknown
+        };
+        Ok(Leaf { validity: validity(leaf)?, names, signer })
     })
+}
+
+/// The certificates of a text, each as text of its own. Whether they can be read is for others to
+/// find out.
+pub(super) fn certificates(text: &str) -> Vec<String> {
+    let blocks = text.split(BEGIN).skip(1).filter_map(|block| block.split_once(END));
+    blocks.map(|(block, _)| format!("{BEGIN}\n{}\n{END}\n", lines(block).join("\n"))).collect()
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+fn lines(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+/// As [`certificates`] writes it, so that one certificate is one text.
+fn normal(certificate: &str) -> String {
+    certificates(certificate).into_iter().next().unwrap_or_default()
 }
 
 fn params(
@@ -103,17 +151,34 @@ fn params(
 }
 
 /// Calls `read` with the parsed certificate of `pair`, once it is sure that its key goes with it.
-fn with_certificate<T>(
+fn with_pair<T>(
     pair: &Pair,
     read: impl FnOnce(&X509Certificate<'_>) -> Result<T, Unusable>,
 ) -> Result<T, Unusable> {
-    let (_, pem) = parse_x509_pem(pair.certificate.as_bytes()).map_err(|_| Unusable::Pem)?;
+    with_certificate(&pair.certificate, |certificate| {
+        let key = KeyPair::from_pem(&pair.key).map_err(Unusable::Key)?;
+        if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(Unusable::Mismatch);
+        }
+        read(certificate)
+    })
+}
+
+fn with_certificate<T>(
+    certificate: &str,
+    read: impl FnOnce(&X509Certificate<'_>) -> Result<T, Unusable>,
+) -> Result<T, Unusable> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).map_err(|_| Unusable::Pem)?;
     let (_, certificate) = parse_x509_certificate(&pem.contents).map_err(|_| Unusable::Certificate)?;
-    let key = KeyPair::from_pem(&pair.key).map_err(Unusable::Key)?;
-    if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err(Unusable::Mismatch);
-    }
     read(&certificate)
+}
+
+fn has_signed(authority: &str, leaf: &X509Certificate<'_>) -> bool {
+    let signed = with_certificate(authority, |authority| {
+        let names_agree = leaf.issuer() == authority.subject();
+        Ok(names_agree && leaf.verify_signature(Some(authority.public_key())).is_ok())
+    });
+    signed.unwrap_or(false)
 }
 
 fn validity(certificate: &X509Certificate<'_>) -> Result<Validity, Unusable> {
@@ -147,16 +212,25 @@ mod tests {
         "2026-06-01T00:00:00Z".parse().unwrap()
     }
 
-    fn chain() -> (Pair, Pair) {
-        let authority = make_authority(now()).unwrap();
-        let leaf = issue_leaf(&authority, &service_names("ops"), now()).unwrap();
+    fn authority() -> Authority {
+        make_authority(now(), &Lifetimes::default()).unwrap()
+    }
+
+    fn chain() -> (Authority, Pair) {
+        let authority = authority();
+        let leaf = issue_leaf(&authority, &service_names("ops"), now(), &Lifetimes::default()).unwrap();
         (authority, leaf)
     }
 
     /// What a client that trusts `authority` says of `leaf`.
-    fn verify(authority: &Pair, leaf: &Pair, name: &'static str, at: Timestamp) -> Result<(), rustls::Error> {
+    fn verify(
+        authority: &Authority,
+        leaf: &Pair,
+        name: &'static str,
+        at: Timestamp,
+    ) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(authority.pair.certificate.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(default_provider());
         let verifier =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
@@ -179,43 +253,68 @@ mod tests {
         let (authority, leaf) = chain();
         let name = "migrations-webhook.ops.svc";
         verify(&authority, &leaf, "migrations-webhook.other.svc", now()).unwrap_err();
-        let later = now() + LEAF_LIFE + SignedDuration::from_hours(1);
+        let later = now() + Lifetimes::default().leaf + SignedDuration::from_hours(1);
         let expired = verify(&authority, &leaf, name, later).unwrap_err();
         assert!(matches!(
             expired,
             rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { .. })
         ));
-        verify(&make_authority(now()).unwrap(), &leaf, name, now()).unwrap_err();
+        verify(&self::authority(), &leaf, name, now()).unwrap_err();
     }
 
     #[test]
     fn what_is_made_is_read_back() {
         let (authority, leaf) = chain();
-        assert_eq!(read_authority(&authority).unwrap(), Validity::starting(now(), AUTHORITY_LIFE));
+        assert!(read_authority(authority.pair.clone()).unwrap() == authority);
+        let lifetimes = Lifetimes::default();
+        assert_eq!(authority.validity, Validity::of_authority(now(), &lifetimes));
         let expected = Leaf {
-            validity: Validity::starting(now(), LEAF_LIFE),
+            validity: Validity::of_leaf(now(), authority.validity, &lifetimes),
             names: service_names("ops"),
-            by_authority: true,
+            signer: Signer::Current,
         };
-        assert_eq!(read_leaf(&leaf, Some(&authority)).unwrap(), expected);
+        assert_eq!(read_leaf(&leaf, Some(&authority), &[]).unwrap(), expected);
     }
 
     #[test]
-    fn a_leaf_of_another_authority_of_the_same_name_is_told_apart() {
-        let (_, leaf) = chain();
-        let another = make_authority(now()).unwrap();
-        assert!(!read_leaf(&leaf, Some(&another)).unwrap().by_authority);
+    fn who_signed_a_leaf_is_told_apart_whatever_the_names() {
+        let (authority, leaf) = chain();
+        let another = self::authority();
+        let both = [&another, &authority].map(|authority| authority.pair.certificate.clone());
+        let signer = |current, trusted: &[String]| read_leaf(&leaf, current, trusted).unwrap().signer;
+        assert_eq!(signer(Some(&another), &[]), Signer::Unknown);
+        assert_eq!(signer(Some(&another), &both), Signer::Trusted);
+    }
+
+    #[test]
+    fn certificates_are_the_same_however_they_are_laid_out() {
+        let one = authority().pair.certificate;
+        let other = authority().pair.certificate;
+        assert_eq!(certificates(&format!("{one}{other}")), [one.clone(), other.clone()]);
+        let laid_out = format!("a comment\r\n{}\r\n\r\n  {other}", one.replace('\n', "\r\n"));
+        assert_eq!(certificates(&laid_out), [one, other]);
+        assert_eq!(certificates("garbage -----BEGIN CERTIFICATE----- without an end"), [""; 0]);
+    }
+
+    #[test]
+    fn only_an_authority_that_still_holds_is_one() {
+        let (authority, leaf) = chain();
+        assert!(is_authority(&authority.pair.certificate, now()));
+        assert!(!is_authority(&authority.pair.certificate, authority.validity.to));
+        assert!(!is_authority(&leaf.certificate, now()));
+        assert!(!is_authority(&normal("garbage"), now()));
     }
 
     #[test]
     fn what_cannot_be_used_is_refused_with_its_reason() {
-        let (authority, leaf) = chain();
-        let torn = Pair { certificate: "not PEM".into(), ..authority.clone() };
-        assert!(matches!(read_authority(&torn), Err(Unusable::Pem)));
-        let foreign_key = Pair { key: leaf.key.clone(), ..authority.clone() };
-        assert!(matches!(read_authority(&foreign_key), Err(Unusable::Mismatch)));
-        let no_key = Pair { key: String::new(), ..authority };
-        assert!(matches!(read_authority(&no_key), Err(Unusable::Key(_))));
-        assert!(matches!(read_authority(&leaf), Err(Unusable::NotAnAuthority)));
+        let (Authority { pair, .. }, leaf) = chain();
+        let unusable = |pair| read_authority(pair).err().unwrap();
+        let torn = Pair { certificate: "not PEM".into(), ..pair.clone() };
+        assert!(matches!(unusable(torn), Unusable::Pem));
+        let foreign_key = Pair { key: leaf.key.clone(), ..pair.clone() };
+        assert!(matches!(unusable(foreign_key), Unusable::Mismatch));
+        let no_key = Pair { key: String::new(), ..pair };
+        assert!(matches!(unusable(no_key), Unusable::Key(_)));
+        assert!(matches!(unusable(leaf), Unusable::NotAnAuthority));
     }
 }

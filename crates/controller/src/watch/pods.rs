@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use migrations_api::Migrator;
 use migrations_core::selector::Selector;
 use migrations_core::snapshot::PodFacts;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::Queue;
@@ -28,6 +28,7 @@ pub struct PodWatches {
     queue: Queue,
     runs: RunWatch,
     lists: Arc<Semaphore>,
+    changed: Arc<Notify>,
     state: Arc<Mutex<State>>,
 }
 
@@ -73,7 +74,7 @@ impl PodWatches {
     /// No watch yet; changes are told to `queue`.
     pub fn new(client: Client, queue: Queue, runs: RunWatch) -> Self {
         let lists = Arc::new(Semaphore::new(LISTS_AT_ONCE));
-        Self { client, queue, runs, lists, state: Arc::default() }
+        Self { client, queue, runs, lists, changed: Arc::default(), state: Arc::default() }
     }
 
     /// Follows the Pods that a Migrator selects; none, while its selector can't be followed.
@@ -114,10 +115,28 @@ impl PodWatches {
         Some(Seen { matching, of_runs: self.runs.of(namespace, migrator)? })
     }
 
+    /// Shows each Pod that any Migrator selects, with its namespace; one that several select may be
+    /// shown more than once. What `visit` does holds the watches up.
+    pub fn visit(&self, mut visit: impl FnMut(&str, &PodFacts)) {
+        for (scope, watched) in &self.lock().watched {
+            watched.pods.iter().flat_map(HashMap::values).for_each(|pod| visit(&scope.namespace, pod));
+        }
+    }
+
+    /// Waits until any of these Pods has changed since the last call. For one caller.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     fn start(&self, scope: Scope) -> impl Future<Output = ()> + use<> {
         let api = Api::<SlimPod>::namespaced(self.client.clone(), &scope.namespace);
         let config = watcher::Config::default().labels(&scope.selector);
-        let follower = Follower { scope, queue: self.queue.clone(), state: Arc::downgrade(&self.state) };
+        let follower = Follower {
+            scope,
+            queue: self.queue.clone(),
+            changed: Arc::clone(&self.changed),
+            state: Arc::downgrade(&self.state),
+        };
         let lists = self.lists.clone();
         async move {
             let mut stream = std::pin::pin!(watch(api, config).default_backoff());
@@ -180,6 +199,7 @@ impl Followed {
 struct Follower {
     scope: Scope,
     queue: Queue,
+    changed: Arc<Notify>,
     /// Not held by the watch, so that it ends with those that it is for.
     state: Weak<Mutex<State>>,
 }
@@ -219,6 +239,7 @@ impl Follower {
             && change(watched)
         {
             watched.migrators.iter().for_each(|name| self.queue.push(&self.scope.namespace, name));
+            self.changed.notify_one();
         }
     }
 }

@@ -174,13 +174,14 @@ mod tests {
         pod("web")
             .label("app", "web")
             .annotation(migrations_api::names::NO_WAIT_ANNOTATION, "true")
+            .with(migrations_core::released::mark("pod-web"))
             .created("2026-01-01T00:00:00Z")
             .resource_version("7")
             .owned_by(&job("owner"))
             .on_node("node-1")
             .init_container_with("migrate-wait-shop", "waiter", json!({ "args": [
                 "--namespace=shop", "--migrator=shop", "--container=app=shop:v1", "--revision=u1/5f6",
-                "--server=webhook:8443", "--server-name=webhook", "--files=/",
+                "--server=webhook:9444", "--server-name=webhook", "--files=/",
             ] }))
             .container_with("app", "shop:v1", json!({ "env": [{ "name": "A", "value": "b" }] }))
             .container("proxy", "proxy:v1")
@@ -215,6 +216,7 @@ mod tests {
         let slim: SlimPod = serde_json::from_value(pod.json()).unwrap();
         assert_eq!(slim.facts, PodFacts::from(&pod.build()));
         assert_eq!(slim.facts.admitted.is_some(), slim.facts.name == "web");
+        assert_eq!(slim.facts.released, slim.facts.name == "web");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) async fn install(client: Client, somewhere: &TestNamespace) {
                 args: ["--namespace=" + request.namespace, "--migrator=" + object.metadata.labels.app]
                     + object.spec.containers.map(it, "--container=" + it.name + "=" + it.image)
                     + variables.revision
-                    + ["--server=webhook:8443", "--server-name=webhook", "--files=/var/run/migrations"]
+                    + ["--server=webhook:9444", "--server-name=webhook", "--files=/var/run/migrations"]
             }} }}
         ]"#,
         names::WAITER_PREFIX
@@ -97,7 +97,7 @@ async fn until_followed(namespace: &TestNamespace) {
     let probe = probe.container("app", "shop:v1").build();
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let pods: Api<Pod> = namespace.api();
-    for _ in 0..600 {
+    for _ in 0..2400 {
         let seen = pods.create(&dry_run, &probe).await.expect("the policies can be followed");
         let args = seen.spec.and_then(|spec| spec.init_containers?.pop()?.args).unwrap_or_default();
         if args.contains(&format!("--container=app={MIRROR}shop:v1")) {

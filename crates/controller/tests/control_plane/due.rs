@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
-use migrations_api::{How, Migrator, MigratorStatus};
+use migrations_api::{How, Migrator, MigratorStatus, names};
 use migrations_testkit::builders::{cron_job, deployment, existing, job, stateful_set};
 use serde_json::json;
 
@@ -153,6 +153,30 @@ async fn with_rerun_on_template_a_restart_is_a_migration() {
     shop.patch::<Deployment>("web", json!({ "spec": { "template": template } })).await;
     shop.migrate("shop:v1").await;
     assert_eq!(shop.all_runs().await, ["shop:v1", "shop:v1"]);
+}
+
+/// A database that was mended by hand, or restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_marked_as_done_is_not_run() {
+    let shop = Shop::beside_others().await;
+    shop.namespace.create(&shop.migrator().annotation(names::DONE_ANNOTATION, "shop:v1")).await;
+    shop.namespace.create(&deployment("web").template(&shop.template("shop:v1"))).await;
+    shop.until_pods("shop:v1").await;
+    assert_eq!(shop.all_runs().await, [""; 0]);
+    let status = shop.status().await;
+    assert!(done_keys(&status).contains(&("shop:v1", How::Marked)), "{:?}", status.done);
+    assert_eq!(status.waiting, Some(0));
+
+    shop.pods_start("shop:v1").await;
+    shop.set_image("shop:v2").await;
+    let run = shop.run_starts("shop:v2").await;
+    shop.run_ends(&run, 1, "no such column").await;
+    shop.until_reason("MigrationFailed").await;
+    let annotations = json!({ names::DONE_ANNOTATION: "shop:v2" });
+    shop.patch::<Migrator>("shop", json!({ "metadata": { "annotations": annotations } })).await;
+    let status = shop.until_done("shop:v2").await;
+    assert_eq!(done_keys(&status)[0], ("shop:v2", How::Marked));
+    assert_eq!(status.waiting, Some(0));
 }
 
 /// In a StatefulSet nobody would ever replace a Pod that never becomes ready.

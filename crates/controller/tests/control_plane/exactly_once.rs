@@ -151,3 +151,22 @@ async fn a_foreign_job_of_the_runs_name_is_told_and_left_alone() {
     shop.delete::<Job>(&name).await;
     shop.migrate("shop:v1").await;
 }
+
+/// As the original makes it: the Pod carries the Migrator's name, the Job carries nothing of the kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_beside_a_run_of_the_original() {
+    let shop = Shop::beside_others().await;
+    let template = pod("web")
+        .label("migrations", "shop")
+        .annotation(names::NO_WAIT_ANNOTATION, "true")
+        .container("migrations", "shop:v0")
+        .with(json!({ "spec": { "restartPolicy": "Never" } }));
+    shop.namespace.create(&job("shop-migrations").template(&template)).await;
+    let original = shop.run_starts("shop:v0").await;
+    shop.create_migrator().await;
+    shop.namespace.create(&deployment("web").template(&shop.template("shop:v1"))).await;
+    shop.until_reason("EarlierRunUnfinished").await;
+    shop.run_ends(&original, 0, "").await;
+    shop.migrate("shop:v1").await;
+    assert_eq!(shop.all_runs().await, ["shop:v1"]);
+}

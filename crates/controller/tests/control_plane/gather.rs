@@ -51,6 +51,7 @@ async fn runs_pods_are_listed_and_those_that_went_keep_their_last_state() {
         run_pods: vec![went.clone()],
         gate: Gate::InPlace,
         create_refused: None,
+        pod_refused: None,
         claims: BTreeMap::new(),
         requests: Requests::default(),
         locks: Vec::new(),

@@ -1,10 +1,10 @@
 //! Which image a Pod waits for, whatever other webhooks, users and `spec.image` make of it (contract §3).
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use migrations_api::Migrator;
-use migrations_testkit::builders::{deployment, pod};
+use migrations_testkit::builders::{deployment, pod, replication_controller};
 use serde_json::json;
 
 use super::admission::{APP, MIRROR, MIRRORED};
@@ -71,4 +71,45 @@ async fn another_image_of_a_live_pod_is_no_migration() {
         pods.patch(pod, &PatchParams::default(), &Patch::Strategic(patch)).await.expect("the Pod");
     }
     assert_eq!(shop.all_runs().await, ["shop:v1", "alone:v1"]);
+}
+
+/// Waits until that Pod may start by its own uid, and no other waits.
+async fn until_tied(shop: &Shop, key: &str, pod: &str) {
+    let uid = shop.uid_of(pod).await;
+    let tied = |status: &migrations_api::MigratorStatus| {
+        let tied = status.done.iter().any(|it| it.key == key && it.revisions.contains(&uid));
+        tied && status.waiting == Some(0)
+    };
+    shop.until_status("the Pod's uid", tied).await;
+}
+
+/// It has one template, and its Pods nothing that tells of which.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_controllers_pod_with_a_rewritten_image_is_released_by_its_uid_or_told() {
+    let shop = Shop::beside_others().await;
+    shop.create_migrator().await;
+    let template = shop.template("shop:v1").label(MIRRORED, "true");
+    shop.namespace.create(&replication_controller("web").template(&template)).await;
+    let web = shop.until_pods(&format!("{MIRROR}shop:v1")).await.remove(0);
+    shop.migrate("shop:v1").await;
+    until_tied(&shop, "shop:v1", &web).await;
+
+    // Changed once: nobody can say any more what its Pods are made from.
+    shop.set_image_of::<ReplicationController>("web", "shop:v2").await;
+    shop.delete::<Pod>(&web).await;
+    let status = shop.until_reason("PodsStranded").await;
+    assert_eq!(status.waiting, Some(1));
+    shop.until_event("PodsStranded", "ReplicationController web").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_pod_outside_the_template_selector_follows_by_its_uid() {
+    let shop = Shop::beside_others().await;
+    shop.namespace.create(&shop.migrator().taking_templates_from("role", "web")).await;
+    let alone = pod("alone").label(APP, "shop").label("role", "tool").container("app", "tool:v1");
+    shop.namespace.create(&alone).await;
+    shop.namespace.create(&deployment("web").template(&shop.template("shop:v1").label("role", "web"))).await;
+    shop.migrate("shop:v1").await;
+    until_tied(&shop, "shop:v1", "alone").await;
+    assert_eq!(shop.all_runs().await, ["shop:v1"]);
 }

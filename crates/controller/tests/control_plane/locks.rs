@@ -67,6 +67,36 @@ async fn the_lock_of_a_deleted_migrator_is_free_once_its_run_has_ended() {
     stock.migrate("stock:v1").await;
 }
 
+/// Its Pod has ended, but a Job that is there may make another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_of_a_deleted_migrator_is_held_while_its_job_is_there() {
+    let shop = Shop::beside_others().await;
+    let stock = shop.neighbour("stock");
+    shop.open_with_lock("database", "shop:v1").await;
+    let run = shop.run_starts("shop:v1").await;
+    stock.open_with_lock("database", "stock:v1").await;
+    stock.until_reason("Locked").await;
+    let job = shop.status().await.current.expect("a run").job;
+    let finalizers = |all: serde_json::Value| json!({ "metadata": { "finalizers": all } });
+    shop.patch::<Job>(&job, finalizers(json!(["example.com/kept"]))).await;
+    shop.delete::<Migrator>("shop").await;
+    let kept = |jobs: &[Job]| jobs.iter().all(|it| it.metadata.deletion_timestamp.is_some()).then_some(());
+    shop.namespace.until::<Job, _>("a Job that is being deleted", kept).await;
+    shop.run_ends(&run, 0, "").await;
+    // Looked at twice: as watched, and as read again.
+    for limit in [2, 3] {
+        stock.patch::<Migrator>("stock", json!({ "spec": { "successfulJobsHistoryLimit": limit } })).await;
+        stock
+            .until_status("another look", |status| {
+                status.observed_generation == Some(limit) && status.conditions[0].reason == "Locked"
+            })
+            .await;
+    }
+    assert_eq!(stock.runs().await, 0);
+    shop.patch::<Job>(&job, finalizers(json!(null))).await;
+    stock.migrate("stock:v1").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_lock_holds_for_all_namespaces_and_others_do_not() {
     let here = Shop::beside_others().await;

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::admission::APP;
-use super::shared;
+use super::{shared, webhook};
 
 /// A running controller.
 pub(crate) struct Controller {
@@ -90,6 +90,13 @@ pub(crate) struct Shop {
 impl Shop {
     /// In a control plane that no other test uses: controllers look at all namespaces.
     pub(crate) async fn open(plane: &ControlPlane) -> Self {
+        let shop = Self::open_without_webhook(plane).await;
+        webhook::serve(plane, &shop.operator).await;
+        shop
+    }
+
+    /// The same, while the API server reaches no webhook.
+    pub(crate) async fn open_without_webhook(plane: &ControlPlane) -> Self {
         ship_configurations(plane.client()).await;
         let operator = plane.namespace().await.name().to_owned();
         Self { operator, namespace: plane.namespace().await, name: "shop" }
@@ -270,7 +277,7 @@ impl Shop {
 async fn ship_configurations(client: Client) {
     let api = Api::<MutatingWebhookConfiguration>::all(client);
     let all = (0..names::ENTRY_SHARDS).map(names::entry_configuration);
-    for name in all.chain([names::REQUIRED_CONFIGURATION.to_owned()]) {
+    for name in all.chain([names::REQUIRED_CONFIGURATION, names::PROBE_CONFIGURATION].map(str::to_owned)) {
         let empty = serde_json::from_value(json!({ "metadata": { "name": name } })).expect("a configuration");
         api.create(&PostParams::default(), &empty).await.expect("a configuration");
     }
@@ -278,9 +285,13 @@ async fn ship_configurations(client: Client) {
 
 /// The versions of all webhook configurations: another one where anything was written.
 pub(crate) async fn configuration_versions(client: Client) -> Vec<Option<String>> {
+    configurations(client).await.into_iter().map(|it| it.metadata.resource_version).collect()
+}
+
+/// The webhook configurations, with all their entries.
+pub(crate) async fn configurations(client: Client) -> Vec<MutatingWebhookConfiguration> {
     let api = Api::<MutatingWebhookConfiguration>::all(client);
-    let all = api.list(&kube::api::ListParams::default()).await.expect("configurations");
-    all.into_iter().map(|it| it.metadata.resource_version).collect()
+    api.list(&kube::api::ListParams::default()).await.expect("configurations").items
 }
 
 /// Waits until a webhook entry holds `text`.

@@ -11,6 +11,7 @@ use migrations_testkit::cluster::ControlPlane;
 use serde_json::json;
 
 use super::shop::{Shop, until_entry_says, until_ready};
+use super::webhook;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn install_upgrade_failure_rollback_and_repair() {
@@ -81,14 +82,16 @@ async fn install_upgrade_failure_rollback_and_repair() {
     controller.stop().await;
 }
 
-/// The webhook is not there: exactly the Pods that would have to wait are refused.
+/// The webhook is gone: exactly the Pods that would have to wait are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_entries_hold_pods_that_must_wait_and_no_others() {
     let plane = ControlPlane::start().await;
-    let shop = Shop::open(&plane).await;
+    let shop = Shop::open_without_webhook(&plane).await;
+    let webhook = webhook::serve(&plane, &shop.operator).await;
     let controller = shop.controller();
     shop.create_migrator().await;
     shop.until_reason("Idle").await;
+    webhook.request();
     let pods: Api<Pod> = shop.namespace.api();
     let create = async |name: &str, label: &str, image: &str| {
         let pod = pod(name).namespace(shop.namespace.name()).label("app", label).container("app", image);

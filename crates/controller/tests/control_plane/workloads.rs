@@ -208,3 +208,19 @@ async fn an_owner_deleted_in_mid_run_loses_no_result_and_causes_no_other_run() {
     shop.until_done("shop:v1").await;
     assert_eq!(shop.all_runs().await, ["shop:v1"]);
 }
+
+/// Of a group that was never installed, and of one that is served without that kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_of_a_kind_that_the_api_server_does_not_know_ends_the_climb_below_it() {
+    for api_version in ["ghost.example.com/v1", "apps/v1"] {
+        let shop = Shop::beside_others().await;
+        shop.create_migrator().await;
+        let owner = json!({
+            "apiVersion": api_version, "kind": "Ghost", "name": "web", "controller": true,
+            "uid": "3b0bd5c5-5a5e-4f0e-9f0a-000000000000",
+        });
+        let unknown = json!({ "metadata": { "ownerReferences": [owner] } });
+        shop.namespace.create(&template_of(&shop, "Pod").with(unknown)).await;
+        migrates_once(&shop, ("Pod", "web"), "Pod").await;
+    }
+}

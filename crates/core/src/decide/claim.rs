@@ -97,9 +97,8 @@ impl Draft<'_> {
             failures,
             started: MicroTime(self.now),
             given_up: None,
-            deadline_told: false,
         });
-        self.status.source = Some(choice.source());
+        self.status.source = Some(choice.source.source());
         self.show_emptied_claims(&emptied_claims);
         self.effects.push(Effect::CreateJob(Box::new(job)));
         Ok(standing)

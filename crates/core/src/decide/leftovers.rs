@@ -2,7 +2,7 @@
 
 use migrations_api::names;
 
-use super::{Draft, run};
+use super::Draft;
 use crate::plan::Effect;
 use crate::snapshot::{ContainerFacts, ContainerState, JobFacts, JobOutcome, PodFacts};
 use crate::validate::Valid;
@@ -34,7 +34,7 @@ impl Draft<'_> {
         };
         let (mut succeeded, mut failed, mut delete) = (Vec::new(), Vec::new(), Vec::new());
         for job in self.snapshot.jobs.iter().filter(ours) {
-            let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && run::belongs(pod, &job.uid));
+            let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && pod.belongs_to(&job.uid));
             match &job.outcome {
                 Some(JobOutcome::Complete) => succeeded.push(job),
                 Some(JobOutcome::Failed(_)) => failed.push(job),
@@ -52,15 +52,13 @@ impl Draft<'_> {
             let end = failed.len().saturating_sub(last);
             delete.extend(failed.into_iter().take(end).skip(first));
         }
-        self.effects.extend(
-            delete.into_iter().map(|job| Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() }),
-        );
+        self.effects.extend(delete.into_iter().map(JobFacts::deletion));
     }
 
     /// Whether a Pod is of one of this Migrator's own Jobs; others under its label are nobody's to end.
     fn is_ours(&self, pod: &PodFacts) -> bool {
         self.snapshot.jobs.iter().any(|job| {
-            job.owner_uid.as_deref() == Some(self.snapshot.uid.as_str()) && run::belongs(pod, &job.uid)
+            job.owner_uid.as_deref() == Some(self.snapshot.uid.as_str()) && pod.belongs_to(&job.uid)
         })
     }
 }

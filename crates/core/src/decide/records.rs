@@ -99,40 +99,44 @@ impl Draft<'_> {
 
     /// Ties revisions to done keys where the image that admission saw doesn't release their Pods:
     /// another webhook rewrote it, the key is more than an image, or the Pods follow others. What they
-    /// follow are the keys of the Pods that lead, all of them done.
+    /// follow are the keys of the Pods that lead, all of them done. Pods that no revision tells from
+    /// others are tied one by one.
     pub(super) fn tie_revisions(&mut self, valid: &Valid, survey: &Survey<'_>) {
         let name = &self.snapshot.name;
         let mut leading = survey.members.iter().filter(|it| it.current() && it.leads).peekable();
         let followed = leading.peek().map(|member| member.origin.key.clone());
         let followed = followed.filter(|_| leading.all(|it| it.released(&self.status.done)));
-        for member in survey.members.iter().filter(|member| member.waits(name)) {
-            let Some(id) = &member.origin.id else { continue };
+        for member in &survey.members {
             let done = &self.status.done;
             let by_image = valid.rerun_on == RerunOn::Image && member.released_by_image(done);
             let key = if is_done(done, &member.origin.key) {
-                (!by_image).then(|| member.origin.key.clone())
+                (!by_image && member.waits(name)).then(|| member.origin.key.clone())
             } else if !member.leads && member.current() && !member.released(done) {
-                followed.clone()
+                // Also one that was never held: what it follows is what it would have waited for.
+                followed.clone().filter(|_| member.waits(name) || member.ungated(name))
             } else {
                 None
             };
             let Some(key) = key else { continue };
+            let tie = member.tie();
             if let Some(one) = self.status.done.iter_mut().find(|one| one.key == key)
-                && !one.revisions.contains(id)
+                && !one.revisions.contains(tie)
             {
-                one.revisions.insert(0, id.clone());
+                one.revisions.insert(0, tie.clone());
             }
         }
     }
 
     /// Keeps the newest, and whatever a Pod still names (contract §5, S5).
     pub(super) fn trim(&mut self, survey: &Survey<'_>) {
-        let names = |id: &String| survey.members.iter().any(|member| member.origin.id.as_ref() == Some(id));
+        let names = |id: &String| survey.members.iter().any(|member| names(member, id));
         for one in &mut self.status.done {
-            let mut kept = 0;
+            // Pods come and go faster than revisions, and must not have these forgotten.
+            let (mut revisions, mut uids) = (0, 0);
             one.revisions.retain(|id| {
-                kept += 1;
-                kept <= DONE || names(id)
+                let kept = if id.contains('/') { &mut revisions } else { &mut uids };
+                *kept += 1;
+                *kept <= DONE || names(id)
             });
         }
         let mut kept = 0;
@@ -153,4 +157,9 @@ impl Draft<'_> {
                     && !is_done(done, &record.key))
         });
     }
+}
+
+/// Whether a Pod is tied by that, or was.
+fn names(member: &Member<'_>, id: &String) -> bool {
+    member.origin.id.as_ref() == Some(id) || member.pod.uid == *id
 }

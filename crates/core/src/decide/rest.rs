@@ -7,6 +7,7 @@ use crate::snapshot::Gate;
 use crate::status::Standing;
 use crate::survey::{Member, Survey};
 use crate::validate::Valid;
+use crate::workload::Revision;
 
 impl Draft<'_> {
     /// Nothing is due: why.
@@ -27,6 +28,9 @@ impl Draft<'_> {
         if let Some(standing) = self.without_source(survey) {
             return standing;
         }
+        if let Some(standing) = self.stranded(survey).or_else(|| self.untaken(survey)) {
+            return standing;
+        }
         if snapshot.run_requested() {
             return Standing::reconciling(
                 Reason::Pending,
@@ -45,6 +49,14 @@ impl Draft<'_> {
                 ),
             ),
             Gate::Pending(why) => Standing::reconciling(Reason::GatePending, why.clone()),
+            Gate::Unreachable(why) => Standing::reconciling(Reason::WebhookUnreachable, why.clone()),
+            Gate::Refused(why) => Standing::stalled(
+                Reason::EntryRefused,
+                format!(
+                    "no Pod is held, because the API server refuses the webhook entry; change spec.selector or \
+                     spec.container, or the policy that refuses it. It says: {why}"
+                ),
+            ),
             Gate::InPlace if valid.suspend => Standing::ready(
                 Reason::Suspended,
                 "every image in use is migrated; no new migration starts while spec.suspend is true",
@@ -58,25 +70,57 @@ impl Draft<'_> {
 
     /// A Pod that waits for what nobody leads to.
     fn without_source(&self, survey: &Survey<'_>) -> Option<Standing> {
-        let stranded =
-            |member: &&Member<'_>| member.current() && !member.leads && !member.released(&self.status.done);
-        let member = survey.members.iter().find(stranded)?;
+        let (member, _) = self.waiting(survey, |member| member.current() && !member.leads)?;
         let Member { pod, origin, .. } = member;
-        let message = if survey.members.iter().any(|member| member.current() && member.leads) {
-            format!(
-                "Pod {} follows what spec.templateSelector selects, which is migrated, but nothing names the \
-                 Pod's revision (it was not made by a workload with revisions); annotate it {}: \"true\", or \
-                 make spec.templateSelector select it",
-                pod.name,
-                names::NO_WAIT_ANNOTATION
-            )
-        } else {
-            format!(
-                "Pod {} waits for {}, but no Pod matches spec.templateSelector, so there is nothing to clone a \
-                 run from; roll out a workload whose Pods it selects, or change it",
-                pod.name, origin.key
-            )
-        };
+        let message = format!(
+            "Pod {} waits for {}, but no Pod matches spec.templateSelector, so there is nothing to clone a run \
+             from; roll out a workload whose Pods it selects, or change it",
+            pod.name, origin.key
+        );
         Some(Standing::stalled(Reason::NoSource, message))
+    }
+
+    /// Pods that nothing will release: to take them for what their workload has become could start them on
+    /// what was never migrated.
+    fn stranded(&self, survey: &Survey<'_>) -> Option<Standing> {
+        let (member, count) = self.waiting(survey, |member| member.origin.untold())?;
+        let Member { pod, origin, .. } = member;
+        let (kind, name) = (&origin.reference.kind, &origin.reference.name);
+        let others = if count > 1 { format!(" and {} more wait", count - 1) } else { " waits".to_owned() };
+        let message = format!(
+            "Pod {}{others} in vain: {kind} {name} has another image than {} in its template, so either that has \
+             changed since or another webhook rewrites the images of its Pods, and nothing tells which. Delete the \
+             Pod in the first case; in the second, have that webhook leave it alone or make it a Pod of a \
+             Deployment, whose revisions are told apart. Annotate it {}: \"true\" to have it start whatever is migrated",
+            pod.name,
+            origin.image,
+            names::NO_WAIT_ANNOTATION
+        );
+        Some(Standing::stalled(Reason::Stranded, message))
+    }
+
+    /// A Pod whose workload hasn't said yet of which revision it is.
+    fn untaken(&self, survey: &Survey<'_>) -> Option<Standing> {
+        let (member, _) = self.waiting(survey, |member| member.origin.revision == Revision::Unknown)?;
+        let Member { pod, origin, .. } = member;
+        let message = format!(
+            "Pod {} waits until {} {} tells in its status which revision is the newest",
+            pod.name, origin.reference.kind, origin.reference.name
+        );
+        Some(Standing::reconciling(Reason::Pending, message))
+    }
+
+    /// The first by name of the held Pods that nothing has released and that `which` speaks of, and how
+    /// many there are.
+    fn waiting<'m, 's>(
+        &self,
+        survey: &'m Survey<'s>,
+        which: impl Fn(&Member<'_>) -> bool,
+    ) -> Option<(&'m Member<'s>, usize)> {
+        let waits = |member: &&Member<'_>| {
+            member.waits(&self.snapshot.name) && !member.released(&self.status.done) && which(member)
+        };
+        let members = || survey.members.iter().filter(waits);
+        Some((members().min_by_key(|member| &member.pod.name)?, members().count()))
     }
 }

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use migrations_api::{CurrentRun, DoneKey, How, Reason, RunRecord, RunResult, names};
 
 use super::Draft;
+use super::unstarted::helped;
 use crate::due::{Attempt, Due, attempt, given_up};
 use crate::job::{self, RunIdentity};
 use crate::plan::Effect;
@@ -13,8 +14,8 @@ use crate::snapshot::{ContainerState, JobFacts, PodFacts};
 use crate::status::Standing;
 use crate::validate::Valid;
 
-/// How long a started Job may be without a Pod before that is told, in seconds.
-const NO_POD_AFTER: i64 = 15;
+/// Why a run is given up that was never let go: no record of that is of use.
+const NEEDLESS: &str = "nothing waits for it any more";
 
 /// What a run is made from, and what else is due.
 #[derive(Clone, Copy)]
@@ -72,7 +73,10 @@ impl Draft<'_> {
         Some(match &self.snapshot.create_refused {
             Some(why) => Standing::stalled(
                 Reason::JobRefused,
-                format!("the API server refuses Job {} of the migration of {}: {why}", run.job, run.key),
+                helped(&format!(
+                    "the API server refuses Job {} of the migration of {}: {why}",
+                    run.job, run.key
+                )),
             ),
             None => pending(run),
         })
@@ -81,7 +85,7 @@ impl Draft<'_> {
     /// A Job of the claimed name exists: bound where it is this run's own, made again where it is a
     /// leftover of ours that never started, else left alone.
     fn bind(&mut self, mut run: CurrentRun, job: &JobFacts, wanted: Option<Wanted<'_>>) -> Option<Standing> {
-        let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && belongs(pod, &job.uid));
+        let has_pod = self.snapshot.run_pods.iter().any(|pod| !pod.gone && pod.belongs_to(&job.uid));
         if identity(&run).agrees(job, &self.snapshot.uid) && !job.terminating {
             run.job_uid = Some(job.uid.clone());
             self.status.current = Some(run.clone());
@@ -93,7 +97,7 @@ impl Draft<'_> {
         }
         let ours = job.owner_uid.as_deref() == Some(self.snapshot.uid.as_str());
         if ours && ((job.suspended && !has_pod) || job.terminating) {
-            self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
+            self.effects.push(job.deletion());
             return Some(pending(&run));
         }
         Some(Standing::stalled(
@@ -117,10 +121,12 @@ impl Draft<'_> {
         let Wanted { valid, due, .. } = wanted?;
         let record = self.status.done.iter().find(|done| done.key == run.key);
         if !due.iter().any(|due| due.key == run.key) || record.is_some_and(|done| !done.rerun) {
-            // Marked as done, or rolled back, in the moment before its start: the claim is given back,
-            // and the Job is a leftover.
-            self.status.current = None;
-            return None;
+            // Marked as done, or rolled back, in the moment before its start. The claim is kept until the
+            // Job is gone: a controller that was held up in the same place may yet start it.
+            if let Some(current) = &mut self.status.current {
+                current.given_up = Some(NEEDLESS.to_owned());
+            }
+            return self.give_up(run, Some(job), &[], Progress::NotStarted(String::new()), NEEDLESS);
         }
         if valid.suspend {
             return Some(Standing::stalled(
@@ -130,6 +136,9 @@ impl Draft<'_> {
         }
         if let Some(standing) = self.without_lock(valid) {
             return Some(standing);
+        }
+        if let Some(current) = &mut self.status.current {
+            current.started = MicroTime(self.now);
         }
         self.effects.push(Effect::StartJob {
             name: job.name.clone(),
@@ -148,7 +157,7 @@ impl Draft<'_> {
         uid: &str,
         wanted: Option<Wanted<'_>>,
     ) -> Option<Standing> {
-        let pods: Vec<_> = self.snapshot.run_pods.iter().filter(|pod| belongs(pod, uid)).collect();
+        let pods: Vec<_> = self.snapshot.run_pods.iter().filter(|pod| pod.belongs_to(uid)).collect();
         let progress = progress(job, &pods, self.snapshot.policy.hide_output);
         let ends = job.is_none_or(|job| job.terminating);
         if let Some(why) = run.given_up.as_ref().filter(|_| ends || progress != Progress::Running) {
@@ -160,11 +169,10 @@ impl Draft<'_> {
                 if let Some(current) = &mut self.status.current {
                     current.given_up = None;
                 }
-                self.mind_deadline(run);
                 Some(running(run, ""))
             }
             Progress::NotStarted(why) => {
-                let why = self.why_not_started(run, &pods, why);
+                let why = self.why_not_started(run, job, &why);
                 let stuck = !why.is_empty() && self.is_overtaken(run, wanted);
                 if job.is_some_and(|job| !job.terminating) && stuck {
                     if let Some(current) = &mut self.status.current {
@@ -172,7 +180,6 @@ impl Draft<'_> {
                     }
                     return self.give_up(run, job, &pods, Progress::NotStarted(String::new()), &why);
                 }
-                self.mind_deadline(run);
                 Some(running(run, &why))
             }
             Progress::Ended(ended) => {
@@ -193,12 +200,13 @@ impl Draft<'_> {
         why: &str,
     ) -> Option<Standing> {
         if let Some(job) = job.filter(|job| !job.terminating && job.outcome.is_none()) {
-            self.effects.push(Effect::DeleteJob { name: job.name.clone(), uid: job.uid.clone() });
+            self.effects.push(job.deletion());
         }
         let over = job.is_none_or(|job| job.outcome.is_some()) && !pods.iter().any(|pod| pod.unfinished());
         let started = run.job_uid.as_deref().is_some_and(|uid| self.has_started(uid));
         match progress {
             Progress::Ended(ended) if started => self.record(run, ended),
+            _ if over && why == NEEDLESS => self.status.current = None,
             _ if over => {
                 let message = format!("given up before its container started: {why}");
                 let ended = Ended { result: RunResult::NotStarted, message, started: None, finished: None };
@@ -211,19 +219,9 @@ impl Draft<'_> {
 
     /// Whether the migration's container is known to have started in a Pod of that Job.
     fn has_started(&self, job_uid: &str) -> bool {
-        let pods = self.snapshot.run_pods.iter().filter(|pod| belongs(pod, job_uid));
+        let pods = self.snapshot.run_pods.iter().filter(|pod| pod.belongs_to(job_uid));
         let mut containers = pods.filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
         containers.any(|container| !matches!(container.state, ContainerState::Waiting(_)))
-    }
-
-    /// A Job that is refused its Pod, by a quota say, tells it in events alone.
-    fn why_not_started(&self, run: &CurrentRun, pods: &[&PodFacts], said: String) -> String {
-        let waited = self.now.duration_since(run.started.0);
-        if !said.is_empty() || !pods.is_empty() || waited.as_secs() < NO_POD_AFTER {
-            return said;
-        }
-        let (job, namespace) = (&run.job, &self.snapshot.namespace);
-        format!("it has no Pod yet; 'kubectl describe job {job} -n {namespace}' shows why")
     }
 
     /// Whether a run whose container can't start is nobody's any more, or stands in the way of one that
@@ -311,7 +309,8 @@ impl Draft<'_> {
     /// Nothing starts while a Pod of any other run of this Migrator is unfinished, whosever it is,
     /// or a Job may be about to make one (contract §5).
     pub(super) fn earlier_run(&self, own_job: Option<&str>) -> Option<Standing> {
-        let foreign_pod = |pod: &&PodFacts| pod.unfinished() && !own_job.is_some_and(|uid| belongs(pod, uid));
+        let foreign_pod =
+            |pod: &&PodFacts| pod.unfinished() && !own_job.is_some_and(|uid| pod.belongs_to(uid));
         let foreign_job =
             |job: &&JobFacts| job.outcome.is_none() && !job.suspended && Some(job.uid.as_str()) != own_job;
         let pod = self.snapshot.run_pods.iter().find(foreign_pod).map(|pod| format!("Pod {}", pod.name));
@@ -325,11 +324,6 @@ impl Draft<'_> {
     }
 }
 
-/// Whether a Pod was made by the Job of that uid.
-pub(super) fn belongs(pod: &PodFacts, job_uid: &str) -> bool {
-    pod.owner.as_ref().and_then(|owner| owner.uid.as_deref()) == Some(job_uid)
-}
-
 fn identity(run: &CurrentRun) -> RunIdentity {
     RunIdentity { key: run.key.clone(), attempt: run.attempt, run_hash: run.run_hash.clone() }
 }
@@ -340,12 +334,11 @@ fn pending(run: &CurrentRun) -> Standing {
 
 fn running(run: &CurrentRun, why_not_started: &str) -> Standing {
     let CurrentRun { key, job, .. } = run;
-    let message = if why_not_started.is_empty() {
-        format!("migrating {key} in Job {job}")
-    } else {
-        format!("migration of {key} has not started in Job {job}: {why_not_started}")
-    };
-    Standing::reconciling(Reason::Running, message)
+    if why_not_started.is_empty() {
+        return Standing::reconciling(Reason::Running, format!("migrating {key} in Job {job}"));
+    }
+    let message = format!("migration of {key} has not started in Job {job}: {why_not_started}");
+    Standing::reconciling(Reason::Pending, message)
 }
 
 fn took(started: Option<Timestamp>, finished: Option<Timestamp>) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use migrations_api::{Reason, Source, SupersededRevision};
+use migrations_api::{Reason, SupersededRevision};
 
 use super::Draft;
 use crate::plan::{Effect, Event};
@@ -43,11 +43,11 @@ impl Draft<'_> {
                          replace it by itself",
                         pod.name, origin.reference.kind, origin.reference.name, origin.key
                     ),
-                    workload: Some(source(member)),
+                    workload: Some(member.source()),
                 });
                 continue;
             }
-            let Some(id) = &member.origin.id else { continue };
+            let id = member.tie();
             let reason = reason(member);
             let known = self.snapshot.status.superseded.iter().any(|one| one.revision == *id);
             if !known && !revisions.contains_key(id) && !workload.long_running {
@@ -55,7 +55,7 @@ impl Draft<'_> {
                     warning: true,
                     reason: Reason::Superseded,
                     note: format!("Pod {} waits in vain: {reason}", member.pod.name),
-                    workload: Some(source(member)),
+                    workload: Some(member.source()),
                 });
             }
             revisions.insert(id, reason);
@@ -71,6 +71,12 @@ impl Draft<'_> {
 fn reason(member: &Member<'_>) -> String {
     let Member { pod, origin, .. } = member;
     let (kind, name, key) = (&origin.reference.kind, &origin.reference.name, &origin.key);
+    if origin.untold() {
+        return format!(
+            "{kind} {name} has another image than {key} in its template by now, or another webhook rewrites its \
+             Pods' images, and nothing tells which; delete the Pod in the first case"
+        );
+    }
     match pod.owner.as_ref().filter(|owner| owner.kind == "Job") {
         Some(job) => format!(
             "{kind} {name} has gone on from {key}, whose migrations were never run; delete Job {} with 'kubectl \
@@ -81,17 +87,5 @@ fn reason(member: &Member<'_>) -> String {
             "{kind} {name} has gone on from {key}, whose migrations were never run; a new Pod takes this one's \
              place, and setting the {kind} back would have them run"
         ),
-    }
-}
-
-fn source(member: &Member<'_>) -> Source {
-    let origin = &member.origin;
-    Source {
-        api_version: origin.reference.api_version.clone(),
-        kind: origin.reference.kind.clone(),
-        name: origin.reference.name.clone(),
-        uid: origin.reference.uid.clone(),
-        pod: member.pod.name.clone(),
-        revision: origin.id.clone(),
     }
 }

@@ -1,5 +1,7 @@
 //! An injection as a JSON patch that touches only what it adds, and nothing where it is in place.
 
+use std::collections::BTreeMap;
+
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, ReplaceOperation};
 use serde::Serialize;
@@ -13,7 +15,7 @@ use super::{Injection, names};
 /// there already is rewritten where it stands, never doubled or moved.
 pub fn patch(pod: &Value, injection: &Injection) -> Patch {
     let pod = Pod(pod);
-    let Injection { containers, volume } = injection;
+    let Injection { containers, volume, annotations } = injection;
     let (mut operations, mut missing) = (Vec::new(), Vec::new());
     for container in containers {
         let wanted = value_of(container);
@@ -32,7 +34,17 @@ pub fn patch(pod: &Value, injection: &Injection) -> Patch {
         Some((index, _)) => operations.push(replace(&["spec", "volumes", &index], wanted)),
         None => operations.extend(additions(pod.0, "volumes", vec![wanted], Place::Back)),
     }
+    operations.extend(annotated(pod, annotations));
     Patch(operations)
+}
+
+/// Gives the Pod these annotations; the others stay.
+fn annotated(pod: Pod<'_>, annotations: &BTreeMap<&'static str, String>) -> Vec<PatchOperation> {
+    if !annotations.is_empty() && !pod.0["metadata"]["annotations"].is_object() {
+        return vec![add(&["metadata", "annotations"], json!(annotations))];
+    }
+    let missing = annotations.iter().filter(|(name, value)| pod.annotation(name) != Some(value.as_str()));
+    missing.map(|(name, value)| add(&["metadata", "annotations", name], json!(value))).collect()
 }
 
 #[derive(Clone, Copy)]

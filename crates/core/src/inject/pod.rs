@@ -33,9 +33,23 @@ impl<'a> Pod<'a> {
         Some(OwnerRef { api_version, kind, name: field("name")?, uid: field("uid") })
     }
 
+    /// The value of an annotation.
+    pub(super) fn annotation(self, name: &str) -> Option<&'a str> {
+        self.0["metadata"]["annotations"][name].as_str()
+    }
+
     /// Whether it carries `annotation` with the value `"true"`.
     pub(super) fn annotated(self, annotation: &str) -> bool {
-        self.0["metadata"]["annotations"][annotation] == "true"
+        self.annotation(annotation) == Some("true")
+    }
+
+    /// The value of a label.
+    pub(super) fn label(self, name: &str) -> Option<&'a str> {
+        self.0["metadata"]["labels"][name].as_str()
+    }
+
+    pub(super) fn spec(self) -> &'a Value {
+        &self.0["spec"]
     }
 
     /// Whether it looks like the Pod of a run, ours or the original's.
@@ -45,7 +59,7 @@ impl<'a> Pod<'a> {
     }
 
     pub(super) fn containers(self) -> &'a [Value] {
-        list(&self.0["spec"]["containers"])
+        list(&self.spec()["containers"])
     }
 
     /// Image of the named container, else of the first.
@@ -58,27 +72,23 @@ impl<'a> Pod<'a> {
     }
 
     pub(super) fn init_containers(self) -> &'a [Value] {
-        list(&self.0["spec"]["initContainers"])
+        list(&self.spec()["initContainers"])
     }
 
     pub(super) fn volumes(self) -> &'a [Value] {
-        list(&self.0["spec"]["volumes"])
+        list(&self.spec()["volumes"])
     }
 
-    /// The one user that all containers run as; nothing where they differ or one leaves it open.
+    /// The first user other than root that one of its containers is said to run as.
     pub(super) fn user(self) -> Option<i64> {
-        let of_pod = self.0["spec"]["securityContext"]["runAsUser"].as_i64();
-        let mut users = self
-            .containers()
-            .iter()
-            .map(|container| container["securityContext"]["runAsUser"].as_i64().or(of_pod));
-        let first = users.next()??;
-        users.all(|user| user == Some(first)).then_some(first)
+        let of_pod = self.spec()["securityContext"]["runAsUser"].as_i64();
+        let named = |one: &Value| one["securityContext"]["runAsUser"].as_i64().or(of_pod);
+        self.containers().iter().filter_map(named).find(|user| *user != 0)
     }
 
-    /// The limit of `resource` for the Pod as a whole, where it is set.
-    pub(super) fn limit(self, resource: &str) -> Option<&'a str> {
-        self.0["spec"]["resources"]["limits"][resource].as_str()
+    /// Whether it has a container of that name, of any kind.
+    pub(super) fn has_container(self, name: &str) -> bool {
+        self.containers().iter().chain(self.init_containers()).any(|container| container["name"] == *name)
     }
 }
 

@@ -28,11 +28,13 @@ fn settings() -> Settings {
     Settings {
         image: "waiter:1".to_owned(),
         servers: vec![
-            "10.96.0.7:8443".to_owned(),
-            "migrations-webhook.migrations-operator.svc:8443".to_owned(),
+            "10.96.0.7:9444".to_owned(),
+            "migrations-webhook.migrations-operator.svc:9444".to_owned(),
         ],
         server_name: "migrations-webhook.migrations-operator.svc".to_owned(),
         resources: Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() },
+        unsupported: UnsupportedPods::Refuse,
+        timeout: None,
     }
 }
 
@@ -81,6 +83,14 @@ fn names_of(list: &Value) -> Vec<&str> {
     json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}),
     &[done(None, "shop:2")], Untouched::Done)]
 #[case::opened_gate(json!({}), &[Gate { open: true, ..gate("shop", "shop") }], Untouched::Done)]
+#[case::mirror_of_a_static_pod(
+    json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "c0ffee"}}}), &[gate("shop", "shop")], Untouched::Mirror)]
+#[case::mirror_wins_over_required(
+    json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "c0ffee", names::REQUIRED_ANNOTATION: "true"}}}),
+    &[], Untouched::Mirror)]
+#[case::unsupported_and_done(json!({"spec": {"os": {"name": "windows"}}}), &[done(None, "shop:2")], Untouched::Done)]
+#[case::unsupported_and_not_selected(
+    json!({"spec": {"os": {"name": "windows"}}}), &[gate("blog", "blog")], Untouched::NoMatch)]
 #[case::unreadable_migrator(json!({}), &[Gate::unreadable("shop", "spec.selector: missing")], Untouched::NoMatch)]
 fn a_pod_that_need_not_wait_is_left_alone(
     #[case] changes: Value,
@@ -113,6 +123,16 @@ fn a_waiter_is_given_what_its_pod_was_made_from(#[case] changes: Value, #[case] 
 }
 
 #[rstest]
+#[case::all(json!({"metadata": {"labels": {"tier": ""}}}), json!({"app": "shop", "tier": ""}))]
+#[case::too_many(json!({"metadata": {"labels": {"tier": "x".repeat(8 * 1024)}}}), json!({}))]
+fn a_waiter_is_told_its_pods_labels(#[case] changes: Value, #[case] expected: Value) {
+    let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
+    let arguments: Vec<String> =
+        serde_json::from_value(after["spec"]["initContainers"][0]["args"].clone()).unwrap();
+    assert_eq!(json!(migrations_protocol::Arguments::parse(arguments).unwrap().labels), expected);
+}
+
+#[rstest]
 #[case::leads(json!({"matchLabels": {"app": "shop"}}), false)]
 #[case::follows(json!({"matchLabels": {"role": "leader"}}), true)]
 fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[case] follows: bool) {
@@ -120,6 +140,20 @@ fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[cas
     let after = admit(&shop_pod(&json!({})), &[Gate { template_selector: leaders, ..gate("shop", "shop") }]);
     let arguments = after["spec"]["initContainers"][0]["args"].as_array().unwrap();
     assert_eq!(arguments.iter().any(|it| it == "--follower"), follows);
+}
+
+#[rstest]
+#[case::without_end(None, None)]
+#[case::for_a_while(Some(600), Some("--timeout=600"))]
+fn a_waiter_is_told_how_long_to_wait(#[case] timeout: Option<u64>, #[case] expected: Option<&str>) {
+    let settings = Settings { timeout, ..settings() };
+    let Verdict::Inject(injection) =
+        decide(&shop_pod(&json!({})), "default", &[gate("shop", "shop")], &settings)
+    else {
+        panic!("not injected");
+    };
+    let arguments = injection.containers[0].args.clone().unwrap();
+    assert_eq!(arguments.iter().find(|it| it.starts_with("--timeout")).map(String::as_str), expected);
 }
 
 #[test]
@@ -162,6 +196,130 @@ fn a_migrator_with_a_selector_that_cannot_be_followed_is_a_gate_that_says_so() {
     assert!(error.starts_with("spec.selector is empty"), "{error}");
 }
 
+#[rstest]
+#[case::windows(json!({"os": {"name": "windows"}}), "it asks for nodes that run Windows")]
+#[case::other_architecture(json!({"nodeSelector": {"kubernetes.io/arch": "s390x"}}), "of the architecture s390x")]
+#[case::whose(json!({"os": {"name": "windows"}}), "Pod \"shop-7d-\" in namespace \"default\" has to wait for Migrator \"shop\"")]
+#[case::fix(json!({"os": {"name": "windows"}}), "no-wait: \"true\"")]
+#[case::setting(json!({"os": {"name": "windows"}}), "--unsupported-pods=admit")]
+fn a_pod_that_has_to_wait_and_cannot_is_refused_unless_a_setting_lets_it_through(
+    #[case] spec: Value,
+    #[case] said: &str,
+) {
+    let (pod, gates) = (shop_pod(&json!({ "spec": spec })), [gate("shop", "shop")]);
+    match decide(&pod, "default", &gates, &settings()) {
+        Verdict::Refuse { message } => assert!(message.contains(said), "{message}"),
+        other => panic!("not refused: {other:?}"),
+    }
+    let admit = Settings { unsupported: UnsupportedPods::Admit, ..settings() };
+    let verdict = decide(&pod, "default", &gates, &admit);
+    assert!(matches!(verdict, Verdict::Untouched(Untouched::Unsupported(_))), "{verdict:?}");
+}
+
+#[rstest]
+#[case::no_init_containers(json!({}), &["migrate-wait-shop"])]
+#[case::null(json!({"initContainers": null}), &["migrate-wait-shop"])]
+#[case::none(json!({"initContainers": []}), &["migrate-wait-shop"])]
+#[case::volumes_of_its_own(
+    json!({"volumes": [{"name": "token", "projected": {"defaultMode": 256, "sources": []}}],
+        "securityContext": {"fsGroup": 5, "supplementalGroups": [6]}}), &["migrate-wait-shop"])]
+#[case::native_sidecar(
+    json!({"initContainers": [{"name": "proxy", "image": "p:1", "restartPolicy": "Always"}]}),
+    &["migrate-wait-shop", "proxy"])]
+#[case::on_the_nodes_network(json!({"hostNetwork": true, "dnsPolicy": "Default"}), &["migrate-wait-shop"])]
+#[case::names_of_its_own(
+    json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1"]}}), &["migrate-wait-shop"])]
+#[case::user_namespace(json!({"hostUsers": false}), &["migrate-wait-shop"])]
+#[case::no_token(json!({"automountServiceAccountToken": false}), &["migrate-wait-shop"])]
+#[case::overhead_and_gates(
+    json!({"overhead": {"cpu": "10m"}, "schedulingGates": [{"name": "quota"}], "shareProcessNamespace": true}),
+    &["migrate-wait-shop"])]
+fn a_pod_of_any_shape_gets_its_waiter_first_and_is_else_as_it_was(
+    #[case] spec: Value,
+    #[case] expected: &[&str],
+) {
+    let mut pod = shop_pod(&json!({}));
+    // Merged by hand: a merge patch would take a null away.
+    for (field, value) in spec.as_object().unwrap() {
+        pod["spec"][field] = value.clone();
+    }
+    let after = admit(&pod, &[gate("shop", "shop")]);
+    assert_eq!(names_of(&after["spec"]["initContainers"]), expected);
+    assert_eq!(stripped(&after), stripped(&pod));
+    assert_eq!(admit(&after, &[gate("shop", "shop")]), after);
+}
+
+/// The class that Kubernetes puts a Pod in, by its containers of both kinds or by what it asks for itself.
+fn qos(pod: &Value) -> &'static str {
+    let of = |kind: &str| pod["spec"][kind].as_array().cloned().unwrap_or_default();
+    let of_pod = pod["spec"]["resources"].is_object().then(|| vec![pod["spec"].clone()]);
+    let all = of_pod.unwrap_or_else(|| [of("containers"), of("initContainers")].concat());
+    let set = |one: &Value, kind: &str, name: &str| one["resources"][kind][name].is_string();
+    if !all.iter().any(|one| {
+        ["requests", "limits"].iter().any(|kind| ["cpu", "memory"].iter().any(|it| set(one, kind, it)))
+    }) {
+        return "BestEffort";
+    }
+    let guaranteed = |one: &Value| {
+        let (requests, limits) = (&one["resources"]["requests"], &one["resources"]["limits"]);
+        requests == limits && ["cpu", "memory"].iter().all(|name| set(one, "limits", name))
+    };
+    if all.iter().all(guaranteed) { "Guaranteed" } else { "Burstable" }
+}
+
+#[rstest]
+#[case::guaranteed(
+    json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "50m", "memory": "64Mi"}}), "Guaranteed")]
+#[case::guaranteed_whole_cpus(
+    json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}), "Guaranteed")]
+#[case::burstable(json!({"requests": {"cpu": "50m"}}), "Burstable")]
+#[case::best_effort(json!({}), "BestEffort")]
+fn a_waiter_leaves_its_pod_in_its_qos_class(#[case] resources: Value, #[case] class: &str) {
+    let mut pod = shop_pod(&json!({}));
+    for container in pod["spec"]["containers"].as_array_mut().unwrap() {
+        container["resources"] = resources.clone();
+    }
+    assert_eq!((qos(&pod), qos(&admit(&pod, &[gate("shop", "shop"), gate("a", "shop")]))), (class, class));
+}
+
+#[rstest]
+#[case::of_the_containers(json!({}))]
+#[case::of_the_pod(json!({"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}}))]
+fn a_waiter_asks_for_the_same_when_it_is_looked_at_again(#[case] spec: Value) {
+    let pod = shop_pod(&json!({ "spec": spec }));
+    let once = admit(&pod, &[gate("shop", "shop")]);
+    assert_eq!(admit(&once, &[gate("shop", "shop")]), once);
+}
+
+#[test]
+fn migrators_with_long_names_have_a_waiter_each() {
+    let names = [format!("{}-one", "m".repeat(80)), format!("{}-two", "m".repeat(80))];
+    let after = admit(&shop_pod(&json!({})), &[gate(&names[0], "shop"), gate(&names[1], "shop")]);
+    let waiters = names_of(&after["spec"]["initContainers"]);
+    assert_eq!(waiters.iter().map(|name| name.len()).collect::<Vec<_>>(), [63, 63]);
+    assert_ne!(waiters[0], waiters[1]);
+}
+
+#[rstest]
+#[case::no_annotations(json!({"labels": {"sidecar.istio.io/inject": "true"}}), "9444")]
+#[case::no_such_annotation(json!({"annotations": {"sidecar.istio.io/status": "{}", "a/b": "c"}}), "9444")]
+#[case::others_are_left_out_already(
+    json!({"annotations": {"traffic.sidecar.istio.io/excludeOutboundPorts": "3306,25"}}), "3306,25,9444")]
+fn the_waiters_port_is_left_out_of_a_meshs_redirection(#[case] metadata: Value, #[case] ports: &str) {
+    let pod = shop_pod(&json!({ "metadata": metadata }));
+    let after = admit(&pod, &[gate("shop", "shop")]);
+    let mut expected = pod["metadata"]["annotations"].clone();
+    expected["traffic.sidecar.istio.io/excludeOutboundPorts"] = json!(ports);
+    assert_eq!(after["metadata"]["annotations"], expected);
+    assert_eq!(admit(&after, &[gate("shop", "shop")]), after);
+}
+
+#[test]
+fn a_pod_of_no_mesh_keeps_its_annotations() {
+    let pod = shop_pod(&json!({"metadata": {"annotations": {"a/b": "c"}}}));
+    assert_eq!(admit(&pod, &[gate("shop", "shop")])["metadata"], pod["metadata"]);
+}
+
 #[test]
 fn waiters_come_first_together_one_for_each_migrator() {
     let pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "proxy"}, {"name": "setup"}]}}));
@@ -184,6 +342,30 @@ fn an_old_waiter_is_rewritten_where_it_stands() {
     assert_eq!(containers[1]["command"], Value::Null);
     assert_eq!(names_of(&after["spec"]["volumes"]), ["data", names::WAITER_VOLUME]);
     assert!(after["spec"]["volumes"][1]["projected"].is_object());
+}
+
+#[test]
+fn an_old_waiter_behind_the_container_of_another_webhook_stays_there_and_is_brought_up_to_date() {
+    let gates = [gate("shop", "shop")];
+    let mut pod = admit(&shop_pod(&json!({})), &gates);
+    pod["spec"]["initContainers"][0]["image"] = json!("mirror.example/waiter:0");
+    pod["spec"]["initContainers"][0]["env"][0]["value"] = json!("of another version");
+    pod["spec"]["initContainers"].as_array_mut().unwrap().insert(0, json!({"name": "istio-init"}));
+    let after = admit(&pod, &gates);
+    assert_eq!(names_of(&after["spec"]["initContainers"]), ["istio-init", "migrate-wait-shop"]);
+    assert_eq!(after["spec"]["initContainers"][1]["image"], "waiter:1");
+}
+
+#[test]
+fn a_new_waiter_goes_before_an_old_one_of_another_migrator_which_is_left_alone() {
+    let old = json!({"name": "migrate-wait-gone", "image": "waiter:0"});
+    let pod = shop_pod(&json!({"spec": {
+        "initContainers": [&old], "volumes": [{"name": names::WAITER_VOLUME, "emptyDir": {}}],
+    }}));
+    let after = admit(&pod, &[gate("shop", "shop")]);
+    assert_eq!(names_of(&after["spec"]["initContainers"]), ["migrate-wait-shop", "migrate-wait-gone"]);
+    assert_eq!(after["spec"]["initContainers"][1], old);
+    assert_eq!(names_of(&after["spec"]["volumes"]), [names::WAITER_VOLUME]);
 }
 
 #[test]
@@ -212,10 +394,15 @@ fn a_waiter_whose_pod_has_got_another_image_is_rewritten() {
     json!({"spec": {"containers": [{"securityContext": {"runAsUser": 7}}, {"securityContext": {"runAsUser": 7}}]}}), 7)]
 #[case::container_wins_over_pod(
     json!({"spec": {"securityContext": {"runAsUser": 5}, "containers": [{"securityContext": {"runAsUser": 7}}]}}), 7)]
-#[case::containers_differ(
-    json!({"spec": {"securityContext": {"runAsUser": 5}, "containers": [{"securityContext": {"runAsUser": 7}}, {}]}}), 65532)]
+#[case::containers_differ_within_a_range(
+    json!({"spec": {"containers": [
+        {"securityContext": {"runAsUser": 1_000_650_000}}, {"securityContext": {"runAsUser": 1_000_650_001}}]}}), 1_000_650_000)]
+#[case::one_is_root(
+    json!({"spec": {"securityContext": {"runAsUser": 0}, "containers": [{}, {"securityContext": {"runAsUser": 7}}]}}), 7)]
 #[case::one_leaves_it_open(
-    json!({"spec": {"containers": [{"securityContext": {"runAsUser": 7}}, {}]}}), 65532)]
+    json!({"spec": {"containers": [{}, {"securityContext": {"runAsUser": 7}}]}}), 7)]
+#[case::group_alone_says_nothing(json!({"spec": {"securityContext": {"runAsGroup": 5, "fsGroup": 6}}}), 65532)]
+#[case::not_root_whoever(json!({"spec": {"securityContext": {"runAsNonRoot": true}}}), 65532)]
 fn a_waiter_runs_as_the_pods_user(#[case] changes: Value, #[case] user: i64) {
     let after = admit(&shop_pod(&changes), &[gate("shop", "shop")]);
     assert_eq!(after["spec"]["initContainers"][0]["securityContext"]["runAsUser"], user);
@@ -233,7 +420,9 @@ fn a_container_without_an_image_does_not_make_the_arguments_unreadable() {
 
 #[test]
 fn the_patch_as_it_is_sent() {
-    let pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "setup", "image": "setup:1"}]}}));
+    let mut pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "setup", "image": "setup:1"}]}}));
+    pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "50m", "memory": "64Mi"}});
+    pod["metadata"]["annotations"] = json!({"linkerd.io/inject": "enabled"});
     match decide(&pod, "default", &[gate("shop", "shop")], &settings()) {
         Verdict::Inject(injection) => insta::assert_json_snapshot!(patch(&pod, &injection)),
         other => panic!("not injected: {other:?}"),
@@ -246,6 +435,7 @@ fn any_pod() -> impl Strategy<Value = Value> {
         Just(json!({"name": "migrate-wait-a", "image": "old"})),
         Just(json!({"name": "migrate-wait-b", "env": [{"name": "X", "value": "y"}]})),
         Just(json!({"name": "proxy", "restartPolicy": "Always", "fieldOfTheFuture": 1})),
+        Just(json!({"name": "istio-proxy", "resources": {"requests": {"cpu": "10m"}}})),
     ];
     let volume = prop_oneof![
         Just(json!({"name": "data"})),
@@ -288,6 +478,12 @@ fn stripped(pod: &Value) -> Value {
         let rest: Vec<_> =
             rest.into_iter().filter(|item| !item["name"].as_str().unwrap().starts_with(ours)).collect();
         pod["spec"][list] = json!(rest);
+    }
+    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+        annotations.remove("traffic.sidecar.istio.io/excludeOutboundPorts");
+    }
+    if pod["metadata"]["annotations"].as_object().is_none_or(serde_json::Map::is_empty) {
+        pod["metadata"].as_object_mut().unwrap().remove("annotations");
     }
     pod
 }

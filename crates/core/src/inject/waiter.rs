@@ -1,4 +1,7 @@
-//! What is injected: a container for each Migrator that selects the Pod, and the volume they mount.
+//! What is injected: a container for each Migrator that selects the Pod, the volume they mount, and
+//! what lets them past a mesh.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
@@ -8,10 +11,11 @@ use k8s_openapi::api::core::v1::{
 use migrations_api::names;
 use migrations_protocol::{
     ANNOTATIONS_FILE, Arguments, CA_FILE, Container as Admitted, MOUNT_PATH, TOKEN_AUDIENCE, TOKEN_FILE,
+    UID_FILE,
 };
 
 use super::pod::Pod;
-use super::{Gate, Resources, Settings};
+use super::{Gate, Resources, Settings, mesh};
 use crate::revision::revision;
 
 /// Environment variable of a waiter with a hash of what was injected. A waiter whose hash is
@@ -19,8 +23,12 @@ use crate::revision::revision;
 /// its image at a mirror, and the API server may call us again after them.
 pub(super) const CONTENT_VARIABLE: &str = "MIGRATIONS_WAITER_CONTENT";
 
-/// Who a waiter runs as where the Pod's containers don't say.
+/// Who a waiter runs as where the Pod's containers don't say, or are root.
 const NOBODY: i64 = 65532;
+
+/// Most that a waiter is told of its Pod's labels, in bytes. One with more is told none: it waits also
+/// when no Migrator selects it any more.
+const LABELS: usize = 8 * 1024;
 
 /// What a Pod that waits is given.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,17 +37,20 @@ pub struct Injection {
     pub containers: Vec<Container>,
     /// The volume they mount.
     pub volume: Volume,
+    /// Annotations that keep a mesh away from the waiters' questions, with their whole values.
+    pub annotations: BTreeMap<&'static str, String>,
 }
 
 impl Injection {
     pub(super) fn of(pod: Pod<'_>, namespace: &str, gates: &[&Gate], settings: &Settings) -> Self {
         let waiter = |gate: &&Gate| waiter(pod, namespace, gate, settings);
-        Self { containers: gates.iter().map(waiter).collect(), volume: volume() }
+        let containers = gates.iter().map(waiter).collect();
+        Self { containers, volume: volume(), annotations: mesh::exclusions(pod, names::QUESTION_PORT) }
     }
 }
 
 fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Container {
-    let Settings { image, servers, server_name, resources } = settings;
+    let Settings { image, servers, server_name, resources, unsupported: _, timeout } = settings;
     let labels = pod.labels();
     let arguments = Arguments {
         namespace: namespace.to_owned(),
@@ -47,9 +58,11 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
         containers: admitted(pod),
         revision: revision(pod.controller().as_ref(), &labels),
         follower: gate.template_selector.as_ref().is_some_and(|selector| !selector.matches(&labels)),
+        labels: if size(&labels) > LABELS { BTreeMap::new() } else { labels },
         servers: servers.clone(),
         server_name: server_name.clone(),
         files: MOUNT_PATH.into(),
+        timeout: *timeout,
     };
     let mut container = Container {
         name: names::waiter_container(&gate.migrator),
@@ -73,6 +86,10 @@ fn waiter(pod: Pod<'_>, namespace: &str, gate: &Gate, settings: &Settings) -> Co
     container
 }
 
+fn size(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
 /// The Pod's containers as they are admitted. One without an image is left out: other webhooks may
 /// fill it in, or the API server refuses the Pod.
 fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
@@ -84,11 +101,13 @@ fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
     pod.containers().iter().filter_map(named).collect()
 }
 
-/// The restricted profile of the Pod Security Standards.
+/// The restricted profile of the Pod Security Standards. The user is one of the Pod's own: where they
+/// all agree, the kubelet makes it the owner of their tokens, which another user would take from
+/// them; and a platform may allow no others.
 fn restricted(pod: Pod<'_>) -> SecurityContext {
     SecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(pod.user().filter(|user| *user != 0).unwrap_or(NOBODY)),
+        run_as_user: Some(pod.user().unwrap_or(NOBODY)),
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
         capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
@@ -115,21 +134,23 @@ fn volume() -> Volume {
             path: CA_FILE.to_owned(),
             mode: None,
         }]),
-        optional: None,
+        // Without it the waiter says what is missing; else its Pod would only hang.
+        optional: Some(true),
     };
-    let annotations = DownwardAPIVolumeFile {
-        path: ANNOTATIONS_FILE.to_owned(),
+    let field = |file: &str, path: &str| DownwardAPIVolumeFile {
+        path: file.to_owned(),
         field_ref: Some(ObjectFieldSelector {
             api_version: Some("v1".to_owned()),
-            field_path: "metadata.annotations".to_owned(),
+            field_path: path.to_owned(),
         }),
         ..DownwardAPIVolumeFile::default()
     };
+    let fields = vec![field(ANNOTATIONS_FILE, "metadata.annotations"), field(UID_FILE, "metadata.uid")];
     let sources = vec![
         VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
         VolumeProjection { config_map: Some(bundle), ..VolumeProjection::default() },
         VolumeProjection {
-            downward_api: Some(DownwardAPIProjection { items: Some(vec![annotations]) }),
+            downward_api: Some(DownwardAPIProjection { items: Some(fields) }),
             ..VolumeProjection::default()
         },
     ];

@@ -5,6 +5,7 @@ use k8s_openapi::api::batch::v1::Job;
 use migrations_api::names;
 
 use super::controller_of;
+use crate::plan::Effect;
 
 /// What decisions read of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,18 @@ pub enum JobOutcome {
     Complete,
     /// Condition `Failed`, with its message.
     Failed(String),
+}
+
+impl JobFacts {
+    /// Its deletion. One that waits for its start must be as it was read: started since, by whomever, it
+    /// is a running migration (contract §5, S4).
+    pub(crate) fn deletion(&self) -> Effect {
+        Effect::DeleteJob {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            resource_version: self.suspended.then(|| self.resource_version.clone()),
+        }
+    }
 }
 
 impl From<&Job> for JobFacts {

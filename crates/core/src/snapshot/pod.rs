@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
 use migrations_api::names;
-use migrations_protocol::{Arguments, Container};
+use migrations_protocol::{Arguments, Container, RELEASED_ANNOTATION};
 
 use super::{OwnerRef, controller_of};
 
 /// What decisions read of a Pod. The rest, most of its size, is dropped on arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "facts, each true or not whatever the others are")]
 pub struct PodFacts {
     /// Its name.
     pub name: String,
@@ -32,6 +33,8 @@ pub struct PodFacts {
     pub init_containers: Vec<ContainerFacts>,
     /// Annotated to start without waiting.
     pub no_wait: bool,
+    /// Marked as released: this very Pod, not one that the mark was copied from.
+    pub released: bool,
     /// Why it isn't scheduled, in the scheduler's words.
     pub unschedulable: Option<String>,
     /// The node it is bound to.
@@ -110,6 +113,11 @@ impl PodFacts {
         self.init_containers.iter().any(|container| container.name == waiter)
     }
 
+    /// Whether it was made by the Job of that uid.
+    pub fn belongs_to(&self, job_uid: &str) -> bool {
+        self.owner.as_ref().and_then(|owner| owner.uid.as_deref()) == Some(job_uid)
+    }
+
     /// The key container: the named one, else the first.
     pub fn key_container(&self, name: Option<&str>) -> Option<&ContainerFacts> {
         match name {
@@ -138,7 +146,8 @@ impl From<&Pod> for PodFacts {
             };
             containers.iter().map(one).collect::<Vec<_>>()
         };
-        let annotations = meta.annotations.as_ref();
+        let annotated =
+            |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
         let unschedulable = status
             .and_then(|status| status.conditions.as_ref())
             .and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
@@ -156,9 +165,8 @@ impl From<&Pod> for PodFacts {
                 spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default(),
                 init_statuses,
             ),
-            no_wait: annotations
-                .and_then(|all| all.get(names::NO_WAIT_ANNOTATION))
-                .is_some_and(|value| value == "true"),
+            no_wait: annotated(names::NO_WAIT_ANNOTATION) == Some("true"),
+            released: meta.uid.is_some() && annotated(RELEASED_ANNOTATION) == meta.uid.as_deref(),
             unschedulable,
             node: spec.and_then(|spec| spec.node_name.clone()),
             claims: claims(spec.and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()),

@@ -33,6 +33,7 @@ pub fn left_alone(pod: &PodFacts, workload: &Workload<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::snapshot::{ContainerFacts, OwnerRef};
+    use crate::workload::Known;
     use rstest::rstest;
     use serde_json::json;
 
@@ -65,7 +66,7 @@ mod tests {
             template: &object,
             image: "",
             own: None,
-            guessed: false,
+            known: Known::Kept,
             revision,
             long_running: true,
         };

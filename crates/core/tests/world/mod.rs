@@ -5,7 +5,7 @@
 // Each test program uses its part of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use migrations_api::conditions::READY;
@@ -14,7 +14,7 @@ use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
     Admitted, ClaimFacts, ContainerFacts, ContainerState, Gate, JobFacts, JobOutcome, LockFacts, LockHolder,
-    OwnerRef, Owners, PodFacts, Policy, Requests, Snapshot, Termination,
+    OwnerRef, Owners, PodFacts, PodRefused, Policy, Requests, Snapshot, Termination,
 };
 use migrations_core::validate::validate;
 use migrations_protocol::Container;
@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 
 /// Name of the Pod of a run that isn't this Migrator's.
 const FOREIGN: &str = "foreign";
+
+/// How many earlier views are kept.
+const VIEWS: usize = 12;
 
 pub(crate) struct World {
     pub(crate) spec: MigratorSpec,
@@ -32,6 +35,7 @@ pub(crate) struct World {
     pub(crate) run_pods: Vec<PodFacts>,
     pub(crate) gate: Gate,
     pub(crate) refused: Option<String>,
+    pub(crate) pod_refused: Option<PodRefused>,
     pub(crate) requests: Requests,
     pub(crate) claims: BTreeMap<String, ClaimFacts>,
     pub(crate) locks: Vec<LockFacts>,
@@ -40,6 +44,14 @@ pub(crate) struct World {
     pub(crate) rendered: BTreeMap<String, Value>,
     /// Every start, in order: the key that it was of.
     pub(crate) started: Vec<String>,
+    /// Keys of which a run has succeeded.
+    pub(crate) succeeded: BTreeSet<String>,
+    /// How often the status was written: its version.
+    version: u64,
+    /// What could be read at earlier times, the latest last.
+    views: Vec<(u64, Snapshot)>,
+    /// What a controller is about to do that was held up in the middle of a plan.
+    held_up: Option<(u64, Plan)>,
     pub(crate) clock: i64,
 }
 
@@ -61,12 +73,17 @@ impl World {
             run_pods: Vec::new(),
             gate: Gate::InPlace,
             refused: None,
+            pod_refused: None,
             requests: Requests::default(),
             claims: BTreeMap::new(),
             locks: Vec::new(),
             policy: Policy::default(),
             rendered: BTreeMap::new(),
             started: Vec::new(),
+            succeeded: BTreeSet::new(),
+            version: 0,
+            views: Vec::new(),
+            held_up: None,
             clock: 1_000_000_000,
         }
     }
@@ -203,6 +220,7 @@ impl World {
             run_pods: self.run_pods.clone(),
             gate: self.gate.clone(),
             create_refused: self.refused.clone(),
+            pod_refused: self.pod_refused.clone(),
             claims: self.claims.clone(),
             requests: self.requests.clone(),
             locks: self.locks.clone(),
@@ -218,18 +236,73 @@ impl World {
     /// Decides and carries out the first `steps` of the plan; the status is the first step.
     pub(crate) fn look_and_crash_after(&mut self, steps: usize) -> Plan {
         let plan = self.decide();
+        self.carry_out(self.version, plan.clone(), steps);
+        plan
+    }
+
+    /// As another controller that hasn't seen yet what is newer than `age` views.
+    pub(crate) fn look_at_an_old_view(&mut self, age: usize) {
+        let now = self.now();
+        let Some(index) = self.views.len().checked_sub(age + 1) else { return };
+        let (version, view) = self.views[index].clone();
+        let plan = decide(validate(&self.spec).as_ref(), &view, now);
+        self.carry_out(version, plan, usize::MAX);
+    }
+
+    /// As another controller that is held up after `steps` of its plan.
+    pub(crate) fn look_and_be_held_up_after(&mut self, steps: usize) {
+        let plan = self.decide();
+        let left = self.carry_out(self.version, plan, steps);
+        self.held_up = left.map(|left| (self.version, left));
+    }
+
+    /// That controller goes on.
+    pub(crate) fn go_on(&mut self) {
+        if let Some((version, plan)) = self.held_up.take() {
+            self.carry_out(version, plan, usize::MAX);
+        }
+    }
+
+    /// What can be read now, for [`Self::look_at_an_old_view`].
+    pub(crate) fn remember(&mut self) {
+        let view = self.snapshot();
+        self.views.push((self.version, view));
+        if self.views.len() > VIEWS {
+            self.views.remove(0);
+        }
+    }
+
+    /// No controller has a view that is older than this.
+    pub(crate) fn forget(&mut self) {
+        self.views.clear();
+        self.held_up = None;
+    }
+
+    /// Carries out a plan that was made of a status of that version, as the controller does: up to the
+    /// first write whose precondition doesn't hold. What is left of it after so many steps.
+    fn carry_out(&mut self, version: u64, mut plan: Plan, steps: usize) -> Option<Plan> {
         let mut left = steps;
-        if let Some(status) = &plan.status {
+        if plan.status.is_some() {
             if left == 0 {
-                return plan;
+                return Some(plan);
             }
-            self.status = (**status).clone();
+            if version != self.version {
+                return None;
+            }
+            self.status = *plan.status.take()?;
+            self.version += 1;
             left -= 1;
         }
-        for effect in plan.effects.iter().take(left) {
-            self.apply(effect);
+        while !plan.effects.is_empty() {
+            if left == 0 {
+                return Some(plan);
+            }
+            if !self.apply(&plan.effects.remove(0)) {
+                return None;
+            }
+            left -= 1;
         }
-        plan
+        None
     }
 
     pub(crate) fn look(&mut self) -> Plan {
@@ -246,12 +319,13 @@ impl World {
         panic!("never comes to rest: {:?}", self.decide());
     }
 
-    fn apply(&mut self, effect: &Effect) {
+    /// Whether its precondition held.
+    fn apply(&mut self, effect: &Effect) -> bool {
         match effect {
             Effect::CreateJob(job) => {
                 let name = job["metadata"]["name"].as_str().unwrap().to_owned();
                 if self.jobs.iter().any(|job| job.name == name) {
-                    return;
+                    return false;
                 }
                 self.clock += 1;
                 let annotation = |key: &str| job["metadata"]["annotations"][key].as_str().map(str::to_owned);
@@ -270,7 +344,13 @@ impl World {
                 });
                 self.rendered.insert(name, (**job).clone());
             }
-            Effect::StartJob { name, uid, .. } => {
+            Effect::StartJob { name, uid, resource_version } => {
+                let as_read = |job: &JobFacts| {
+                    job.name == *name && job.uid == *uid && job.resource_version == *resource_version
+                };
+                if !self.jobs.iter().any(as_read) {
+                    return false;
+                }
                 let others = self.run_pods.iter().filter(|pod| pod.unfinished()).count();
                 assert_eq!(others, 0, "S1: started beside an unfinished Pod");
                 let bound = self.status.current.as_ref().and_then(|run| run.job_uid.clone());
@@ -284,12 +364,21 @@ impl World {
                         assert!(held, "started without the lock {lock}");
                     }
                     job.suspended = false;
+                    job.resource_version.push('+');
                     self.started.push(job.key.clone().unwrap());
                     let pod = run_pod(job);
                     self.run_pods.push(pod);
                 }
             }
-            Effect::DeleteJob { name, uid } => {
+            Effect::DeleteJob { name, uid, resource_version } => {
+                let as_read = |job: &JobFacts| {
+                    let same = resource_version.as_ref().is_none_or(|it| *it == job.resource_version);
+                    job.name == *name && job.uid == *uid && same
+                };
+                if !self.jobs.iter().any(as_read) {
+                    // That it is gone is an outcome.
+                    return true;
+                }
                 let of_job = |pod: &&PodFacts| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) == Some(uid);
                 let runs = |pod: &PodFacts| matches!(pod.containers[0].state, ContainerState::Running(_));
                 assert!(!self.run_pods.iter().filter(of_job).any(runs), "S4: ended a running migration");
@@ -297,17 +386,18 @@ impl World {
                 self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
             }
             Effect::EndPod { uid, .. } => {
-                let pod = self.run_pods.iter_mut().find(|pod| pod.uid == *uid).unwrap();
+                let Some(pod) = self.run_pods.iter_mut().find(|pod| pod.uid == *uid) else { return true };
                 let ended = matches!(pod.containers[0].state, ContainerState::Terminated(_));
                 assert!(ended, "S4: ended a running migration");
                 pod.phase = "Failed".to_owned();
                 let job = pod.owner.as_ref().and_then(|owner| owner.uid.clone());
-                let job = self.jobs.iter_mut().find(|it| Some(&it.uid) == job.as_ref()).unwrap();
-                job.outcome =
-                    Some(JobOutcome::Failed("Job has reached the specified backoff limit".to_owned()));
+                if let Some(job) = self.jobs.iter_mut().find(|it| Some(&it.uid) == job.as_ref()) {
+                    let why = "Job has reached the specified backoff limit".to_owned();
+                    job.outcome.get_or_insert(JobOutcome::Failed(why));
+                }
             }
             Effect::DeletePod { uid, .. } => {
-                let index = self.pods.iter().position(|pod| pod.uid == *uid).unwrap();
+                let Some(index) = self.pods.iter().position(|pod| pod.uid == *uid) else { return true };
                 let deleted = self.pods.remove(index);
                 assert!(!deleted.application_started(), "deleted a Pod that serves");
             }
@@ -325,6 +415,7 @@ impl World {
                 self.locks.retain(|lock| lock.lease != *lease);
             }
         }
+        true
     }
 
     /// The current run's container starts.
@@ -349,6 +440,10 @@ impl World {
         pod.phase = if exit_code == 0 { "Succeeded" } else { "Failed" }.to_owned();
         let uid = pod.owner.as_ref().and_then(|owner| owner.uid.clone()).unwrap();
         if let Some(job) = self.jobs.iter_mut().find(|job| job.uid == uid) {
+            if exit_code == 0 {
+                self.succeeded.extend(job.key.clone());
+            }
+            job.resource_version.push('+');
             job.outcome = Some(match exit_code {
                 0 => JobOutcome::Complete,
                 _ => JobOutcome::Failed("Job has reached the specified backoff limit".to_owned()),

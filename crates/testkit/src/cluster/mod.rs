@@ -5,6 +5,7 @@
 //! The programs come from the folder that `KUBEBUILDER_ASSETS` names.
 
 mod account;
+mod audit;
 mod kubelet;
 mod namespace;
 mod process;
@@ -13,6 +14,7 @@ mod wait;
 use std::fs;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -30,6 +32,7 @@ use tokio::sync::OnceCell;
 pub use namespace::TestNamespace;
 pub use wait::until;
 
+use audit::AuditLog;
 use process::Process;
 
 /// Name of the one node. Nothing runs on it; Pods that a test starts are bound to it.
@@ -52,6 +55,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct ControlPlane {
     config: Config,
     kubeconfig: PathBuf,
+    /// Where one is written.
+    audit: Option<AuditLog>,
     /// Dropped in this order: clients of etcd before etcd, which owns the directory.
     processes: [Process; 3],
 }
@@ -66,16 +71,21 @@ impl ControlPlane {
     /// Starts a control plane of the test's own, with the operator's resources installed.
     pub async fn start() -> Self {
         // Before the controllers start: the garbage collector looks for new kinds each 30 s only.
-        Self::start_with(|client| async move { install_crds(&client).await }).await
+        Self::start_with(false, |client| async move { install_crds(&client).await }).await
+    }
+
+    /// The same, with an audit log; see [`Self::expect_rights_as_used`].
+    pub async fn start_audited() -> Self {
+        Self::start_with(true, |client| async move { install_crds(&client).await }).await
     }
 
     /// Starts a control plane of the test's own that doesn't know the operator's resources, until
     /// [`Self::install_crds`].
     pub async fn start_without_crds() -> Self {
-        Self::start_with(|_| async {}).await
+        Self::start_with(false, |_| async {}).await
     }
 
-    async fn start_with<F: Future<Output = ()>>(prepare: impl FnOnce(Client) -> F) -> Self {
+    async fn start_with<F: Future<Output = ()>>(audited: bool, prepare: impl FnOnce(Client) -> F) -> Self {
         let assets = assets();
         let directory =
             tempfile::Builder::new().prefix("control-plane-").tempdir().expect("a directory").keep();
@@ -87,7 +97,10 @@ impl ControlPlane {
         };
 
         let etcd = start("etcd", &etcd_args(&directory, &etcd_url, peer_port), true);
-        let api_server = start("kube-apiserver", &api_server_args(&files, &etcd_url, api_port), false);
+        let audit = audited.then(|| AuditLog::in_directory(&directory));
+        let mut arguments = api_server_args(&files, &etcd_url, api_port);
+        arguments.extend(audit.iter().flat_map(|(_, arguments)| arguments.clone()));
+        let api_server = start("kube-apiserver", &arguments, false);
         let mut started = [etcd, api_server];
         let client = Client::try_from(files.config.clone()).expect("a client");
         until_served(&client, "/readyz", &mut started).await;
@@ -99,7 +112,7 @@ impl ControlPlane {
         until_served(&client, "/api/v1/namespaces/default/serviceaccounts/default", &mut started).await;
         add_node(client).await;
         let Files { config, kubeconfig, .. } = files;
-        Self { config, kubeconfig, processes: started }
+        Self { config, kubeconfig, audit: audit.map(|(log, _)| log), processes: started }
     }
 
     /// A client that may do anything. Each test makes its own: a client lives on the runtime of the
@@ -298,10 +311,20 @@ async fn until_served<const N: usize>(client: &Client, path: &str, needed: &mut 
     }
 }
 
-/// Ports that nobody listened on a moment ago; all are held until the last is known.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
+/// Ports that nobody listens on, each given out once by this process. They are below those that the
+/// system gives to outgoing connections, which would take some before the test does.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    static GIVEN_OUT: AtomicU32 = AtomicU32::new(0);
+    [(); N].map(|()| {
+        loop {
+            let number = GIVEN_OUT.fetch_add(1, Ordering::Relaxed);
+            let number = std::process::id().wrapping_mul(97).wrapping_add(number) % 20_000;
+            let port = 10_000 + u16::try_from(number).expect("less than 20,000");
+            if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
 
 /// An address of this machine that isn't loopback, which an `EndpointSlice` refuses. Connecting a UDP

@@ -18,6 +18,8 @@ pub(super) struct Answer {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     objects: BTreeMap<String, Value>,
+    /// What is said of tokens.
+    tokens: BTreeMap<String, Value>,
     version: u64,
 }
 
@@ -60,11 +62,25 @@ impl Store {
             "GET" if self.objects.contains_key(path) => success(StatusCode::OK, &self.objects[path]),
             "GET" if is_collection(path) => self.list(path),
             "GET" => not_found(path),
+            "POST" if path.ends_with("/tokenreviews") => self.review(body),
             "POST" => self.create(path, body.clone()),
             "PUT" | "PATCH" => self.change(method, path, query, body),
             "DELETE" => self.delete(path, body),
             _ => refusal(StatusCode::METHOD_NOT_ALLOWED, method.as_str()),
         }
+    }
+
+    pub(super) fn know(&mut self, token: &str, status: Value) {
+        self.tokens.insert(token.to_owned(), status);
+    }
+
+    /// A review is answered and not kept.
+    fn review(&self, review: &Value) -> Answer {
+        let token = review["spec"]["token"].as_str().expect("a token");
+        let unknown = json!({ "authenticated": false, "error": "invalid bearer token" });
+        let mut review = review.clone();
+        review["status"] = self.tokens.get(token).cloned().unwrap_or(unknown);
+        success(StatusCode::CREATED, &review)
     }
 
     fn list(&self, path: &str) -> Answer {

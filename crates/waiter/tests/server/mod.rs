@@ -1,11 +1,14 @@
 //! A TLS server of a few lines, so that the waiter is tested against bytes and not against the
 //! webhook's own ideas of HTTP.
 
+#![allow(dead_code, reason = "each of those that include it uses a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use migrations_protocol::{Answer, Question};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -47,6 +50,10 @@ pub(crate) enum Reply {
     Answer(Answer),
     Json(&'static str),
     Raw(&'static str),
+    /// A status without a body, on a connection that stays.
+    Http(&'static str),
+    /// The start of an answer, and then a byte now and then.
+    Trickle,
 }
 
 /// A server that runs until the test ends.
@@ -54,6 +61,7 @@ pub(crate) struct Server {
     address: String,
     questions: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -76,18 +84,22 @@ impl Server {
         let config = Arc::new(authority.server_config(name));
         let (questions, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (reply, count, accepted) = (Arc::new(reply), Arc::clone(&questions), Arc::clone(&connections));
+        let authorizations = Arc::<Mutex<Vec<String>>>::default();
+        let sent = Arc::clone(&authorizations);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 accepted.fetch_add(1, Ordering::SeqCst);
                 let (config, reply, count) = (Arc::clone(&config), Arc::clone(&reply), Arc::clone(&count));
+                let sent = Arc::clone(&sent);
                 thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
+                    stream.set_nodelay(true).unwrap();
                     // An error is the client's leaving.
-                    let _ = serve(StreamOwned::new(connection, stream), &*reply, &count);
+                    let _ = serve(StreamOwned::new(connection, stream), &*reply, &count, &sent);
                 });
             }
         });
-        Self { address, questions, connections }
+        Self { address, questions, connections, authorizations }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -96,6 +108,11 @@ impl Server {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// What came with each question as `authorization`.
+    pub(crate) fn authorizations(&self) -> Vec<String> {
+        self.authorizations.lock().unwrap().clone()
     }
 
     pub(crate) fn questions(&self) -> usize {
@@ -107,6 +124,7 @@ fn serve(
     stream: StreamOwned<ServerConnection, TcpStream>,
     reply: &dyn Fn(Question) -> Reply,
     questions: &AtomicUsize,
+    authorizations: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -119,6 +137,11 @@ fn serve(
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                authorizations.lock().unwrap().push(value.trim().to_owned());
+            }
             if line == "\r\n" {
                 break;
             }
@@ -130,6 +153,15 @@ fn serve(
         match reply(serde_json::from_slice(&body).unwrap()) {
             Reply::Answer(answer) => write(stream, &serde_json::to_string(&answer).unwrap())?,
             Reply::Json(body) => write(stream, body)?,
+            Reply::Http(status) => write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")?,
+            Reply::Trickle => {
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")?;
+                loop {
+                    stream.write_all(b" ")?;
+                    stream.flush()?;
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
             Reply::Raw(text) => {
                 stream.write_all(text.as_bytes())?;
                 stream.conn.send_close_notify();
@@ -141,6 +173,8 @@ fn serve(
     }
 }
 
+/// In one piece, so that it leaves in one packet.
 fn write(stream: &mut impl Write, body: &str) -> std::io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes())
 }

@@ -1,10 +1,12 @@
 //! Admission as the API server meets it: reviews over TLS, and requests that are none.
 
 use crate::shell::{Shell, selecting_shop};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-fn review(changes: &Value) -> Value {
+pub(crate) fn review(changes: &Value) -> Value {
     let mut review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {
@@ -44,10 +46,9 @@ async fn admit(gated: bool, changes: &Value) -> Value {
     review["response"].clone()
 }
 
-/// Bytes as an array: Go reads that as well as base64.
+/// Bytes are in base64.
 fn patch_of(response: &Value) -> json_patch::Patch {
-    let bytes: Vec<u8> = serde_json::from_value(response["patch"].clone()).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
+    serde_json::from_slice(&STANDARD.decode(response["patch"].as_str().unwrap()).unwrap()).unwrap()
 }
 
 #[tokio::test]
@@ -112,12 +113,42 @@ async fn a_malformed_review_is_told_what_is_wrong(
 #[rstest]
 #[case::root("/", 404)]
 #[case::neighbour("/admitted", 404)]
-#[case::entry("/admit/3f2c/17", 200)]
+#[case::entry("/admit/required", 200)]
 #[tokio::test]
 async fn only_its_own_path_is_answered(#[case] path: &str, #[case] status: u16) {
     let shell = Shell::start().await;
     let (answered, _) = shell.post(shell.admission, path, review(&json!({})).to_string()).await;
     assert_eq!(answered, status);
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_whatever_its_pod_looks_like() {
+    let shell = Shell::start().await;
+    let (_, body) = shell.post(shell.admission, "/admit/probe", review(&json!({})).to_string()).await;
+    let response = serde_json::from_str::<Value>(&body).unwrap()["response"].take();
+    assert_eq!(response["allowed"], false);
+    assert_eq!(response["status"]["message"], migrations_core::entries::probe::REACHED);
+}
+
+#[tokio::test]
+async fn a_call_for_a_migrator_not_heard_of_yet_is_refused_until_later() {
+    let shell = Shell::start().await;
+    shell.view.restart_at(Some(40));
+    let admit = async || {
+        let body = review(&json!({})).to_string();
+        let (_, body) = shell.post(shell.admission, "/admit/3f2c.9/7d1f.41", body).await;
+        serde_json::from_str::<Value>(&body).unwrap()["response"].take()
+    };
+    let refused = admit().await;
+    assert_eq!(refused["allowed"], false);
+    assert_eq!(refused["status"]["code"], 503);
+    assert_eq!(refused["status"]["details"]["retryAfterSeconds"], 1);
+    assert!(refused["status"]["message"].as_str().unwrap().contains("with uid 7d1f"), "{refused}");
+
+    // It came and went meanwhile.
+    shell.view.advance(Some("42"));
+    let admitted = admit().await;
+    assert_eq!((&admitted["allowed"], &admitted["patch"]), (&json!(true), &Value::Null), "{admitted}");
 }
 
 #[tokio::test]

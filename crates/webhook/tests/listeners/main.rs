@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends with a panic")]
 
 mod admission;
+mod crowd;
 mod question;
 mod shell;

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::shell::{Shell, selecting_shop};
+use crate::shell::{POD_UID, Shell, selecting_shop, token_of};
+use http::Method;
 use migrations_protocol::{Answer, Container, QUESTION_PATH, Question, Verdict};
+use migrations_testkit::recording::Fault;
+use rstest::rstest;
 use serde_json::{Value, json};
 
 fn question(seen: Option<String>) -> Question {
@@ -13,6 +16,7 @@ fn question(seen: Option<String>) -> Question {
         containers: vec![Container { name: "app".to_owned(), image: "shop:2".to_owned() }],
         revision: None,
         follower: false,
+        labels: [("app".to_owned(), "shop".to_owned())].into(),
         seen,
     }
 }
@@ -102,4 +106,82 @@ async fn what_is_no_question_is_refused() {
     assert_eq!(shell.post(shell.question, "/v0/question", "{}").await.0, 404);
     assert_eq!(shell.post(shell.question, "/admit", "{}").await.0, 404);
     assert_eq!(shell.post(shell.question, QUESTION_PATH, vec![b' '; 64 * 1024 + 1]).await.0, 413);
+}
+
+#[tokio::test]
+async fn the_pods_uid_is_the_tokens() {
+    let shell = Shell::start().await;
+    shell.set_status(
+        &json!({"done": [{"key": "a", "image": "a", "how": "Succeeded", "revisions": [POD_UID]}]}),
+    );
+    assert_eq!(shell.ask(None).await.verdict, Verdict::Released);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_no_longer_selected_is_released() {
+    let shell = Shell::start().await;
+    shell.set_status(&json!({}));
+    let first = shell.ask(None).await;
+    let (answer, _) = held_until(&shell, first.version, || {
+        shell.apply("shop", &json!({"selector": {"matchLabels": {"app": "web"}}}), &json!({}));
+    })
+    .await;
+    assert_eq!((answer.verdict, answer.reason.as_str()), (Verdict::Released, "NotSelected"));
+}
+
+const OTHER: &str = "e30.e30.b3RoZXI";
+
+#[rstest]
+#[case::no_token("", json!({}), 401, "the token isn't accepted: there is none; a waiter sends the one")]
+#[case::another_scheme("Basic e30.e30.c2ln", json!({}), 401, "there is none")]
+#[case::garbage("Bearer secret", json!({}), 401, "it is no service account's token")]
+#[case::unknown("Bearer e30.e30.b3RoZXI", json!({}), 401, "the API server doesn't know it")]
+#[case::expired("Bearer e30.e30.b3RoZXI", json!({"error": "service account token has expired"}), 401, "has expired")]
+#[case::another_namespaces(
+    "Bearer e30.e30.b3RoZXI",
+    token_of("blog"),
+    403,
+    "Pod shop-1 of namespace blog asks about namespace \"default\""
+)]
+#[case::nobodys_pod(
+    "Bearer e30.e30.b3RoZXI",
+    json!({"authenticated": true, "audiences": ["migrations.coderanger.net"], "user": {"username": "jane"}}),
+    403, "the token of jane is bound to no Pod")]
+#[tokio::test]
+async fn who_may_not_ask_is_told_why(
+    #[case] authorization: &str,
+    #[case] review: Value,
+    #[case] status: u16,
+    #[case] said: &str,
+) {
+    let shell = Shell::start().await;
+    shell.set_status(&done());
+    shell.api.know_token(OTHER, review);
+    let body = serde_json::to_string(&question(None)).unwrap();
+    let (answered, body) = shell.post_with(authorization, shell.question, QUESTION_PATH, body).await;
+    assert_eq!(answered, status, "{body}");
+    assert!(body.contains(said), "{body}");
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_who_is_not_known() {
+    let shell = Shell::start().await;
+    let large = vec![b' '; 64 * 1024 + 1];
+    assert_eq!(shell.post_with("", shell.question, QUESTION_PATH, large).await.0, 401);
+}
+
+#[tokio::test]
+async fn without_the_api_server_known_tokens_are_answered_and_others_come_again() {
+    let shell = Shell::start().await;
+    shell.set_status(&done());
+    assert_eq!(shell.ask(None).await.verdict, Verdict::Released);
+    shell.api.know_token(OTHER, token_of("default"));
+    shell.api.fail(Fault::refuse(Method::POST, "/tokenreviews", 500));
+    assert_eq!(shell.ask(None).await.verdict, Verdict::Released);
+    let other = format!("Bearer {OTHER}");
+    let body = serde_json::to_string(&question(None)).unwrap();
+    let (status, said) = shell.post_with(&other, shell.question, QUESTION_PATH, body.as_str()).await;
+    assert_eq!((status, said.contains("ask again")), (503, true), "{said}");
+    assert_eq!(shell.post_with(&other, shell.question, QUESTION_PATH, body).await.0, 200);
+    assert_eq!(shell.post(shell.question, QUESTION_PATH, "{}").await.0, 400);
 }

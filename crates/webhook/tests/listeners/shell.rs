@@ -6,22 +6,33 @@ use std::time::Duration;
 
 use kube::core::DeserializeGuard;
 use migrations_api::Migrator;
-use migrations_core::inject::Resources;
+use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_process::tls::Certificate;
+use migrations_protocol::TOKEN_AUDIENCE;
+use migrations_testkit::recording::RecordingServer;
 use migrations_webhook::admission::Admission;
 use migrations_webhook::question::Questions;
 use migrations_webhook::serving::serve_both;
 use migrations_webhook::settings::InForce;
+use migrations_webhook::tokens::Tokens;
 use migrations_webhook::view::View;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use ureq::tls::{RootCerts, TlsConfig};
 
+/// The token of the Pod `shop-1` in namespace `default`: what the API server knows counts, not what is in it.
+pub(crate) const TOKEN: &str = "e30.e30.c2ln";
+
+/// The uid of that Pod.
+pub(crate) const POD_UID: &str = "uid-of-shop-1";
+
 /// The listeners, and how to feed and end them.
 pub(crate) struct Shell {
     pub(crate) view: View,
+    /// What tokens are verified by.
+    pub(crate) api: RecordingServer,
     pub(crate) certificate: Certificate,
     pub(crate) end: Trigger,
     pub(crate) served: JoinHandle<()>,
@@ -32,12 +43,22 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) async fn start() -> Self {
+        Self::for_waiters(100).await
+    }
+
+    /// With room for that many waiters.
+    pub(crate) async fn for_waiters(waiters: usize) -> Self {
         let (view, certificate) = (View::default(), Certificate::default());
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
-        let settings = InForce::new("migrations-operator", "waiter:1".to_owned(), resources);
+        let unsupported = UnsupportedPods::default();
+        let settings =
+            InForce::new("migrations-operator", "waiter:1".to_owned(), resources, unsupported, None);
         let (trigger, end) = Shutdown::by_hand();
+        let api = RecordingServer::new();
+        api.know_token(TOKEN, token_of("default"));
+        let tokens = Tokens::new(api.client());
         let admissions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let questions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (admission, question) =
@@ -46,13 +67,13 @@ impl Shell {
             let (view, certificate) = (view.clone(), certificate.clone());
             tokio::spawn(async move {
                 let admission = Admission { view: view.clone(), settings };
-                let question = Questions { view, end: end.clone() };
-                serve_both(&certificate, &end, 100, (admissions, admission), (questions, question))
+                let question = Questions { view, tokens, end: end.clone() };
+                serve_both(&certificate, &end, waiters, (admissions, admission), (questions, question))
                     .await
                     .unwrap();
             })
         };
-        Self { view, certificate, end: trigger, served, admission, question, authority: chain }
+        Self { view, api, certificate, end: trigger, served, admission, question, authority: chain }
     }
 
     /// Puts a Migrator of namespace `default` into the view.
@@ -65,12 +86,29 @@ impl Shell {
         self.view.apply(object);
     }
 
-    /// Posts to a listener, on a connection of its own; what comes back is status and body.
+    /// Posts to a listener as the Pod `shop-1`, on a connection of its own; what comes back is status and
+    /// body.
     pub(crate) async fn post(&self, port: u16, path: &str, body: impl Into<Vec<u8>>) -> (u16, String) {
+        self.post_with(&format!("Bearer {TOKEN}"), port, path, body).await
+    }
+
+    /// The same with that header `authorization`; with none where it is empty.
+    pub(crate) async fn post_with(
+        &self,
+        authorization: &str,
+        port: u16,
+        path: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> (u16, String) {
+        let authorization = authorization.to_owned();
         let (agent, url, body) = (self.agent(), format!("https://localhost:{port}{path}"), body.into());
         tokio::task::spawn_blocking(move || {
             // Asks before it sends: a refusal would get lost in a connection closed meanwhile.
-            let mut response = agent.post(url).header("expect", "100-continue").send(&body[..]).unwrap();
+            let mut request = agent.post(url).header("expect", "100-continue");
+            if !authorization.is_empty() {
+                request = request.header("authorization", authorization);
+            }
+            let mut response = request.send(&body[..]).unwrap();
             (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
         })
         .await
@@ -89,6 +127,16 @@ impl Shell {
             .build()
             .into()
     }
+}
+
+/// What the API server says of the token of a Pod in `namespace`.
+pub(crate) fn token_of(namespace: &str) -> Value {
+    json!({
+        "authenticated": true, "audiences": [TOKEN_AUDIENCE],
+        "user": {"username": format!("system:serviceaccount:{namespace}:default"), "extra": {
+            "authentication.kubernetes.io/pod-name": ["shop-1"], "authentication.kubernetes.io/pod-uid": [POD_UID],
+        }},
+    })
 }
 
 /// A certificate for `localhost` that is its own authority, and its key.

@@ -1,0 +1,232 @@
+//! The `AdmissionReview` as it comes and goes: read in one pass, of which only what decides is
+//! kept, and written without a copy. The object in it stays raw JSON, so that fields that this build
+//! doesn't know neither get lost nor make it fail.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use json_patch::Patch;
+use migrations_process::serve::{json, text};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const KIND: &str = "AdmissionReview";
+const API_VERSION: &str = "admission.k8s.io/v1";
+
+/// What an API server asks.
+pub(crate) struct Review {
+    /// What the answer must repeat.
+    pub(crate) uid: String,
+    /// Whether it is about a new Pod; everything else is admitted as it is.
+    pub(crate) creates_pod: bool,
+    namespace: Option<String>,
+    object: Option<Value>,
+}
+
+impl Review {
+    /// The object's namespace.
+    pub(crate) fn namespace(&self) -> Result<&str, Malformed> {
+        self.namespace.as_deref().ok_or_else(|| self.lacks("request.namespace"))
+    }
+
+    /// The object.
+    pub(crate) fn object(&self) -> Result<&Value, Malformed> {
+        self.object.as_ref().ok_or_else(|| self.lacks("request.object"))
+    }
+
+    fn lacks(&self, field: &'static str) -> Malformed {
+        Malformed { uid: self.uid.clone(), why: Why::Missing(field) }
+    }
+}
+
+/// A request that is no review.
+#[derive(Debug)]
+pub(crate) struct Malformed {
+    /// Empty where it can't be read.
+    uid: String,
+    why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("its body is not JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    #[error("its body is not an AdmissionReview: {0}")]
+    Review(#[source] serde_json::Error),
+    #[error("its body is a {kind:?} of {api_version:?}, and must be an {KIND} of {API_VERSION}")]
+    Kind { kind: String, api_version: String },
+    #[error("its field {0} is missing")]
+    Missing(&'static str),
+}
+
+impl Malformed {
+    /// An HTTP error, which the API server shows to the user as it stands.
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        let Self { uid, why } = self;
+        tracing::warn!(uid, error = %why, "a malformed request");
+        text(StatusCode::BAD_REQUEST, format!("request {uid:?} can't be reviewed: {why}\n"))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Option<Request<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    uid: String,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Resource<'a>,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    namespace: Option<String>,
+    object: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Resource<'a> {
+    #[serde(borrow, default)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Cow<'a, str>,
+}
+
+impl Request<'_> {
+    fn creates_pod(&self) -> bool {
+        self.operation == "CREATE"
+            && self.sub_resource.as_deref().unwrap_or_default().is_empty()
+            && (&*self.resource.group, &*self.resource.resource) == ("", "pods")
+    }
+}
+
+/// Reads a review.
+pub(crate) fn read(body: &[u8]) -> Result<Review, Malformed> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| diagnosed(body, error))?;
+    let Envelope { kind, api_version, request } = envelope;
+    let uid = || request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
+    if (&*kind, &*api_version) != (KIND, API_VERSION) {
+        let why = Why::Kind { kind: kind.into_owned(), api_version: api_version.into_owned() };
+        return Err(Malformed { uid: uid(), why });
+    }
+    let request = request.ok_or(Malformed { uid: String::new(), why: Why::Missing("request") })?;
+    Ok(Review {
+        creates_pod: request.creates_pod(),
+        uid: request.uid,
+        namespace: request.namespace,
+        object: request.object,
+    })
+}
+
+/// What is wrong with a body that doesn't read as a review; this may take its time.
+fn diagnosed(body: &[u8], error: serde_json::Error) -> Malformed {
+    let review: Value = match serde_json::from_slice(body) {
+        Ok(review) => review,
+        Err(error) => return Malformed { uid: String::new(), why: Why::Json(error) },
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, api_version) = (text(&review["kind"]), text(&review["apiVersion"]));
+    let why = if (kind.as_str(), api_version.as_str()) == (KIND, API_VERSION) {
+        Why::Review(error)
+    } else {
+        Why::Kind { kind, api_version }
+    };
+    Malformed { uid: text(&review["request"]["uid"]), why }
+}
+
+/// What becomes of the object.
+pub(crate) enum Outcome {
+    /// It is admitted as it is.
+    Allowed,
+    /// It is admitted with this done to it.
+    Patched(Patch),
+    /// It is refused for good, and its user is told why.
+    Refused(String),
+    /// It is refused for now, as clients understand who try again by themselves.
+    NotYet(String),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reply<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    response: Answer<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'a str>,
+    /// In base64, as Kubernetes writes bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: u32,
+}
+
+impl Outcome {
+    /// The review that says so.
+    pub(crate) fn into_response(self, uid: &str) -> Response<Full<Bytes>> {
+        self.written(uid).map_or_else(
+            |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no review can be written: {error}\n")),
+            json,
+        )
+    }
+
+    fn written(self, uid: &str) -> serde_json::Result<Vec<u8>> {
+        let mut answer = Answer { uid, allowed: true, status: None, patch_type: None, patch: None };
+        match self {
+            Self::Allowed => {}
+            Self::Patched(patch) if patch.is_empty() => {}
+            Self::Patched(patch) => {
+                answer.patch_type = Some("JSONPatch");
+                answer.patch = Some(STANDARD.encode(serde_json::to_vec(&patch)?));
+            }
+            Self::Refused(message) => {
+                answer.allowed = false;
+                let code = StatusCode::FORBIDDEN.as_u16();
+                answer.status = Some(Status { code, reason: "Forbidden", message, details: None });
+            }
+            Self::NotYet(message) => {
+                answer.allowed = false;
+                let code = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+                // With a time to wait, clients try again by themselves.
+                let details = Some(Details { retry_after_seconds: 1 });
+                answer.status = Some(Status { code, reason: "ServiceUnavailable", message, details });
+            }
+        }
+        serde_json::to_vec(&Reply { api_version: API_VERSION, kind: KIND, response: answer })
+    }
+}
