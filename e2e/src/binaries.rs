@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::cache::{self, Inputs};
 use crate::progress::step;
@@ -50,6 +50,14 @@ impl Binaries {
             &["-tags", "no_btrfs no_devmapper no_zfs no_aufs", "-ldflags", "-s -w"],
             |_| Ok(()),
         )
+    }
+
+    /// kind and kubectl that are there already.
+    pub(crate) fn given(folder: &Path) -> Result<Self> {
+        for name in ["kind", "kubectl"] {
+            ensure!(folder.join(name).is_file(), "--tools {}: there is no {name} in it", folder.display());
+        }
+        Ok(Self { folder: folder.to_owned() })
     }
 
     /// The folder that they are in.

@@ -1,5 +1,7 @@
 //! The command line: the only place that reads it.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 /// Tries migrations-operator on a real Kubernetes cluster on this machine.
@@ -13,6 +15,22 @@ pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
     pub(crate) task: Task,
+
+    /// Use what was built elsewhere
+    #[command(flatten)]
+    pub(crate) built: Built,
+}
+
+/// What was built elsewhere; without, everything is built here.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Built {
+    /// Folder with controller.tar, webhook.tar and waiter.tar, the operator's images as archives
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) images: Option<PathBuf>,
+
+    /// Folder with kind and kubectl; the nodes' image is then the one that this kind asks for, from its registry
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) tools: Option<PathBuf>,
 }
 
 /// What to do.

@@ -175,15 +175,21 @@ impl Cluster {
         let file = paths::left_over("kind.yaml")?;
         fs::write(&file, configuration)?;
         let mut create = self.kind();
-        create.args(["create", "cluster", "--name", NAME, "--image", &image.reference]);
+        create.args(["create", "cluster", "--name", NAME]);
+        if let Some(reference) = &image.reference {
+            create.args(["--image", reference]);
+        }
         command::run(create.arg("--config").arg(file).arg("--kubeconfig").arg(&self.kubeconfig))
     }
 
     fn is_usable(&self, image: &NodeImage) -> Result<bool> {
         let mut inspect = self.engine.docker();
         inspect.args(["inspect", "--format", "{{.Config.Image}} {{.State.Running}}"]).args(self.nodes()?);
-        let wanted = format!("{} true", image.reference);
-        if command::output(&mut inspect)?.lines().any(|line| line != wanted) {
+        let is_wanted = |line: &str| {
+            let node = line.strip_suffix(" true");
+            node.is_some_and(|node| image.reference.as_deref().is_none_or(|reference| reference == node))
+        };
+        if !command::output(&mut inspect)?.lines().all(is_wanted) {
             return Ok(false);
         }
         // A cleaned `target` takes the credentials along.

@@ -1,11 +1,13 @@
 //! Everything a scenario runs on, brought up and taken down in order: engine, programs, node image, cluster, the
 //! operator's images and manifests.
 
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::binaries::Binaries;
+use crate::cli::Built;
 use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::node_image::{self, NodeImage};
@@ -37,11 +39,18 @@ pub(crate) struct Prepared {
     engine: Engine,
     binaries: Binaries,
     node_image: NodeImage,
+    /// Archives of the operator's images, where they need not be built.
+    archives: Option<PathBuf>,
 }
 
 impl Prepared {
-    /// Finds or makes the engine, the programs and the node image.
-    pub(crate) fn get() -> Result<Self> {
+    /// Finds or makes the engine, the programs and the node image, but for what was built elsewhere.
+    pub(crate) fn get(built: &Built) -> Result<Self> {
+        let archives = built.images.clone();
+        if let Some(folder) = &built.tools {
+            let (engine, binaries) = (Engine::find_or_start()?, Binaries::given(folder)?);
+            return Ok(Self { engine, binaries, node_image: NodeImage::of_kind(), archives });
+        }
         // The Go build is the longest part: what else there is goes on beside it.
         let (binaries, beside) = thread::scope(|scope| {
             let binaries = scope.spawn(Binaries::control_plane);
@@ -59,7 +68,7 @@ impl Prepared {
             Some(image) => image,
             None => NodeImage::assemble(&engine)?,
         };
-        Ok(Self { engine, binaries, node_image })
+        Ok(Self { engine, binaries, node_image, archives })
     }
 }
 
@@ -81,8 +90,8 @@ impl Environment {
 
     /// Brings everything up, or up to date where it is up already.
     pub(crate) fn up(prepared: Prepared) -> Result<Self> {
-        let Prepared { engine, binaries, node_image } = prepared;
-        let images = images::build_all(&engine).context("cannot build the images")?;
+        let Prepared { engine, binaries, node_image, archives } = prepared;
+        let images = images::all(&engine, archives.as_deref()).context("cannot get the images")?;
         let environment = Self { cluster: Cluster::ensure(&engine, &binaries, &node_image)? };
         let installed = environment.install(&images);
         if installed.is_err() && !interrupt::raised() {
@@ -104,8 +113,12 @@ impl Environment {
     }
 
     /// Does `work` with the machine to itself, and afterwards leaves it as `afterwards` says, also when `work` fails.
-    pub(crate) fn around<T>(afterwards: Afterwards, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        prerequisites::check()?;
+    pub(crate) fn around<T>(
+        built: &Built,
+        afterwards: Afterwards,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        prerequisites::check(built)?;
         let _alone = cache::lock("run")?;
         let was_up = Self::is_up();
         let outcome = work();
@@ -158,10 +171,6 @@ impl Environment {
         let current = self.cluster.engine().image_ids(images)?;
         if loaded.as_ref() != Some(&current) {
             step("loading images into the cluster", || self.cluster.load(images))?;
-        }
-        if !paths::workspace().join("manifests/kustomization.yaml").exists() {
-            note("manifests/kustomization.yaml is missing: nothing is installed on the cluster");
-            return Ok(());
         }
         step("applying the manifests", || self.apply_manifests())?;
         if loaded.is_some_and(|loaded| loaded != current) {

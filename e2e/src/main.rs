@@ -10,6 +10,7 @@ mod command;
 mod demo;
 mod engine;
 mod environment;
+mod flake;
 mod fuzzing;
 mod images;
 mod interrupt;
@@ -29,12 +30,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 
-use crate::cli::{Cli, Task};
+use crate::cli::{Built, Cli, Task};
 use crate::environment::{Afterwards, Environment, Prepared};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match interrupt::install().and_then(|()| run(cli.task)) {
+    match interrupt::install().and_then(|()| paths::check()).and_then(|()| run(cli.task, &cli.built)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -43,32 +44,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: Task, built: &Built) -> Result<()> {
     let afterwards = |keep| if keep { Afterwards::Keep } else { Afterwards::Restore };
     match task {
-        Task::Up => Environment::around(Afterwards::KeepOnSuccess, up),
+        Task::Up => Environment::around(built, Afterwards::KeepOnSuccess, || up(built)),
         Task::Down => Environment::down(),
         Task::Test { name, keep } => {
             let chosen = runner::choose(&name)?;
-            Environment::around(afterwards(keep), || {
-                let environment = Environment::up(Prepared::get()?)?;
+            Environment::around(built, afterwards(keep), || {
+                let environment = Environment::up(Prepared::get(built)?)?;
                 runner::run(&environment, &chosen)
             })
         }
-        Task::Demo { keep } => Environment::around(afterwards(keep), || {
-            let environment = Environment::up(Prepared::get()?)?;
+        Task::Demo { keep } => Environment::around(built, afterwards(keep), || {
+            let environment = Environment::up(Prepared::get(built)?)?;
             demo::run(&environment, keep)
         }),
-        Task::Measure => Environment::around(Afterwards::Restore, || {
-            let environment = Environment::up(Prepared::get()?)?;
+        Task::Measure => Environment::around(built, Afterwards::Restore, || {
+            let environment = Environment::up(Prepared::get(built)?)?;
             measure::run(&environment)
         }),
-        Task::Verify => Environment::around(Afterwards::Restore, verify::run),
+        Task::Verify => Environment::around(built, Afterwards::Restore, || verify::run(built)),
     }
 }
 
-fn up() -> Result<()> {
-    let environment = Environment::up(Prepared::get()?)?;
+fn up(built: &Built) -> Result<()> {
+    let environment = Environment::up(Prepared::get(built)?)?;
     println!("The cluster is up. To look around:");
     println!("    export KUBECONFIG={}", environment.cluster().kubeconfig().display());
     println!("    cargo e2e test    # runs the scenarios on it");

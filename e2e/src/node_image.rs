@@ -19,8 +19,8 @@ const REGISTRY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// An image that a node can be made from, present in the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeImage {
-    /// Its name.
-    pub(crate) reference: String,
+    /// Its name; nothing for the one that kind asks for by itself.
+    pub(crate) reference: Option<String>,
     /// Whether it came from a registry: then kind's own network is used, and nothing keeps its packets on the machine.
     pub(crate) published: bool,
 }
@@ -28,26 +28,35 @@ pub(crate) struct NodeImage {
 impl NodeImage {
     /// The image, if it is in the engine already or a registry has it. Where not, [`Self::assemble`] makes it.
     pub(crate) fn find(engine: &Engine) -> Result<Option<Self>> {
-        let assembled = Self { reference: assemble::tag()?, published: false };
-        let published = Self { reference: PUBLISHED.to_owned(), published: true };
-        for image in [&published, &assembled] {
-            if engine.has_image(&image.reference) {
-                return Ok(Some(image.clone()));
-            }
+        let assembled = assemble::tag()?;
+        if engine.has_image(PUBLISHED) {
+            return Ok(Some(Self::published()));
+        }
+        if engine.has_image(&assembled) {
+            return Ok(Some(Self { reference: Some(assembled), published: false }));
         }
         if !registry_answers(engine) {
             note("no registry answers: the node image will be assembled from packages");
             return Ok(None);
         }
         step(format!("pulling {PUBLISHED}"), || command::run(engine.docker().args(["pull", PUBLISHED])))?;
-        Ok(Some(published))
+        Ok(Some(Self::published()))
+    }
+
+    /// The one that kind asks for by itself.
+    pub(crate) fn of_kind() -> Self {
+        Self { reference: None, published: true }
+    }
+
+    fn published() -> Self {
+        Self { reference: Some(PUBLISHED.to_owned()), published: true }
     }
 
     /// Makes the image from packages and the pinned programs.
     pub(crate) fn assemble(engine: &Engine) -> Result<Self> {
         let reference = assemble::tag()?;
         assemble::assemble(engine, &reference)?;
-        Ok(Self { reference, published: false })
+        Ok(Self { reference: Some(reference), published: false })
     }
 }
 

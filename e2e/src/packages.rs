@@ -30,6 +30,9 @@ pub(crate) const LIBC: Package = Package { name: "libc6-dev", shown_by: "/usr/in
 /// The C compiler for static programs.
 pub(crate) const MUSL: Package = Package { name: "musl-tools", shown_by: "/usr/bin/musl-gcc" };
 
+/// Makes a program of one distribution one of another.
+pub(crate) const PATCHELF: Package = Package { name: "patchelf", shown_by: "/usr/bin/patchelf" };
+
 /// Downloads Python packages.
 pub(crate) const PIP: Package = Package { name: "python3-pip", shown_by: "/usr/bin/pip3" };
 

@@ -2,13 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-/// The checkout.
+/// The checkout: cargo says where, and without cargo it is the current directory.
 pub(crate) fn workspace() -> PathBuf {
-    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    path.pop();
-    path
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package
+        .and_then(|package| Some(package.parent()?.to_owned()))
+        .unwrap_or_else(|| std::env::current_dir().unwrap_or_default())
+}
+
+/// Fails unless there is a checkout.
+pub(crate) fn check() -> Result<()> {
+    let file = workspace().join("manifests/kustomization.yaml");
+    ensure!(file.is_file(), "{} is missing; run this in a checkout of the project", file.display());
+    Ok(())
 }
 
 /// A file of `e2e/cluster`.

@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
+use crate::cli::Built;
 use crate::environment::{Environment, Prepared};
+use crate::flake::{self, Nix};
 use crate::progress::seconds;
 use crate::{binaries, command, fuzzing, interrupt, runner, scenarios};
 
 /// Runs all checks.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(built: &Built) -> Result<()> {
     let mut report = Report::default();
-    let outcome = checks(&mut report);
+    let outcome = checks(built, &mut report);
     report.print();
     outcome
 }
 
-fn checks(report: &mut Report) -> Result<()> {
+fn checks(built: &Built, report: &mut Report) -> Result<()> {
     // What the later checks need is downloaded and built while the earlier ones run.
     let prepared = thread::scope(|scope| {
-        let prepared = scope.spawn(Prepared::get);
+        let prepared = scope.spawn(|| Prepared::get(built));
         let checked = quick_checks(report);
         if checked.is_err() {
             interrupt::raise();
@@ -54,6 +56,12 @@ fn checks(report: &mut Report) -> Result<()> {
         })?;
     } else {
         report.skip("cargo deny check", "cargo-deny is not installed (cargo install --locked cargo-deny)");
+    }
+    if flake::is_checkable() {
+        report.check("the flake, with a stand-in for nixpkgs", || Nix::find_or_fetch()?.check())?;
+    } else {
+        let reason = "there is neither a Nix nor root, who could make /nix";
+        report.skip("the flake, with a stand-in for nixpkgs", reason);
     }
     report
         .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))

@@ -19,9 +19,13 @@ use crate::progress::step;
 const CONTENT: &str = "migrations-operator.content";
 const REGISTRY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Builds every image and returns the references to load into the cluster.
-pub(crate) fn build_all(engine: &Engine) -> Result<Vec<String>> {
-    let mut images = operator::build(engine).context("the operator's images")?;
+/// Makes every image, or takes the operator's from `archives`; returns the references to load into the cluster.
+pub(crate) fn all(engine: &Engine, archives: Option<&Path>) -> Result<Vec<String>> {
+    let operator = match archives {
+        Some(folder) => operator::take(engine, folder),
+        None => operator::build(engine),
+    };
+    let mut images = operator.context("the operator's images")?;
     images.extend(app::build(engine).context("the application's images")?);
     Ok(images)
 }

@@ -1,11 +1,13 @@
 //! The operator's images: one static program each, and nothing else in them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::Engine;
@@ -15,26 +17,66 @@ use crate::{command, packages, paths};
 /// The operator has one version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A program with an image of its own.
-struct Program {
-    name: &'static str,
-    profile: &'static str,
-    about: &'static str,
+/// The images as Nix makes them too: what they are called and what is said of them.
+const DESCRIPTION: &str = include_str!("../../../nix/images.json");
+
+/// What the images have in common.
+#[derive(Deserialize)]
+struct Description {
+    registry: String,
+    user: String,
+    programs: BTreeMap<String, Program>,
 }
 
-const PROGRAMS: [Program; 3] = [
-    Program { name: "migrations-controller", profile: "release", about: "Decides and runs migrations" },
-    Program {
-        name: "migrations-webhook",
-        profile: "release",
-        about: "Injects waiters into Pods and answers them",
-    },
-    Program {
-        name: "migrations-waiter",
-        profile: "waiter",
-        about: "Waits in a Pod until its migrations are done",
-    },
-];
+/// A program with an image of its own.
+#[derive(Deserialize)]
+struct Program {
+    profile: String,
+    description: String,
+}
+
+impl Description {
+    fn read() -> Result<Self> {
+        serde_json::from_str(DESCRIPTION).context("nix/images.json")
+    }
+
+    /// What the manifests call the image of a program.
+    fn reference(&self, name: &str) -> String {
+        format!("{}/migrations-{name}:{VERSION}", self.registry)
+    }
+
+    /// The configuration of a program's image, as changes to an empty one.
+    fn changes(&self, name: &str, program: &Program) -> Vec<String> {
+        let labels = [
+            ("title", format!("migrations-{name}")),
+            ("description", program.description.clone()),
+            ("version", VERSION.to_owned()),
+            ("licenses", env!("CARGO_PKG_LICENSE").to_owned()),
+            ("source", env!("CARGO_PKG_REPOSITORY").to_owned()),
+            ("revision", "unknown".to_owned()),
+        ];
+        let label = |(key, value): &(&str, String)| format!("LABEL org.opencontainers.image.{key}={value:?}");
+        let entrypoint = format!(r#"ENTRYPOINT ["/migrations-{name}"]"#);
+        [entrypoint, format!("USER {}", self.user)].into_iter().chain(labels.iter().map(label)).collect()
+    }
+}
+
+/// Takes the images from archives named after the programs; returns what the manifests call them.
+pub(super) fn take(engine: &Engine, folder: &Path) -> Result<Vec<String>> {
+    let description = Description::read()?;
+    let images: Vec<_> = description.programs.keys().map(|name| description.reference(name)).collect();
+    for (name, image) in description.programs.keys().zip(&images) {
+        let archive = folder.join(format!("{name}.tar"));
+        ensure!(archive.is_file(), "--images {}: there is no {name}.tar in it", folder.display());
+        command::run(engine.docker().args(["load", "--quiet", "--input"]).arg(&archive))?;
+        ensure!(
+            engine.has_image(image),
+            "{} doesn't hold {image}, which the manifests ask for",
+            archive.display()
+        );
+    }
+    Ok(images)
+}
 
 /// Builds the programs and their images; returns what the manifests call them.
 pub(super) fn build(engine: &Engine) -> Result<Vec<String>> {
@@ -45,20 +87,24 @@ pub(super) fn build(engine: &Engine) -> Result<Vec<String>> {
             Command::new("rustup").args(["target", "add", &target]).current_dir(paths::workspace()),
         )?;
     }
-    let compile = |profile: &str, packages: &[&str]| {
+    let description = Description::read()?;
+    // Profile by profile, so that what the programs of one need of shared dependencies doesn't end up in another's.
+    let profiles: BTreeSet<_> = description.programs.values().map(|program| &program.profile).collect();
+    for profile in profiles {
+        let of_profile = description.programs.iter().filter(|(_, program)| program.profile == *profile);
+        let packages: Vec<_> = of_profile.map(|(name, _)| format!("migrations-{name}")).collect();
         step(format!("compiling {}", packages.join(" and ")), || {
-            command::run(&mut cargo(&target, profile, packages))
-        })
-    };
-    compile("release", &["migrations-controller", "migrations-webhook"])?;
-    // By itself, so that what the other two need of shared dependencies doesn't end up in it.
-    compile("waiter", &["migrations-waiter"])?;
-
+            command::run(&mut cargo(&target, profile, &packages))
+        })?;
+    }
     let folder = target_folder().join(&target);
-    PROGRAMS.iter().map(|program| image(engine, program, &folder.join(program.profile))).collect()
+    let image = |(name, program): (&String, &Program)| {
+        image(engine, &description, name, program, &folder.join(&program.profile))
+    };
+    description.programs.iter().map(image).collect()
 }
 
-fn cargo(target: &str, profile: &str, packages: &[&str]) -> Command {
+fn cargo(target: &str, profile: &str, packages: &[String]) -> Command {
     let mut cargo = command::cargo();
     cargo.args(["build", "--profile", profile, "--target", target, "--target-dir"]).arg(target_folder());
     for package in packages {
@@ -73,12 +119,18 @@ fn target_folder() -> PathBuf {
     paths::workspace().join("target")
 }
 
-fn image(engine: &Engine, program: &Program, folder: &Path) -> Result<String> {
-    let Program { name, about, .. } = *program;
-    let image = format!("ghcr.io/coderanger/{name}:{VERSION}");
-    let binary = folder.join(name);
+fn image(
+    engine: &Engine,
+    description: &Description,
+    name: &str,
+    program: &Program,
+    folder: &Path,
+) -> Result<String> {
+    let (image, changes) = (description.reference(name), description.changes(name, program));
+    let file = format!("migrations-{name}");
+    let binary = folder.join(&file);
     let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    let content = hexadecimal(&Sha256::digest(bytes));
+    let content = hexadecimal(&Sha256::new_with_prefix(bytes).chain_update(changes.concat()).finalize());
     if super::is_current(engine, &image, &content) {
         return Ok(image);
     }
@@ -91,20 +143,12 @@ fn image(engine: &Engine, program: &Program, folder: &Path) -> Result<String> {
         "--group=0",
         "--numeric-owner",
         "--mtime=@0",
-        "--mode=0755",
+        "--mode=0555",
         "--create",
         "--file",
     ]);
-    command::run(pack.arg(&tar).arg("--directory").arg(folder).arg(name))?;
-    let changes = [
-        &format!(r#"ENTRYPOINT ["/{name}"]"#),
-        "USER 65532:65532",
-        &format!("LABEL org.opencontainers.image.title={name}"),
-        &format!("LABEL org.opencontainers.image.description={about:?}"),
-        &format!("LABEL org.opencontainers.image.version={VERSION}"),
-        &format!("LABEL org.opencontainers.image.source={}", env!("CARGO_PKG_REPOSITORY")),
-        &format!("LABEL org.opencontainers.image.licenses={}", env!("CARGO_PKG_LICENSE")),
-    ];
+    command::run(pack.arg(&tar).arg("--directory").arg(folder).arg(&file))?;
+    let changes: Vec<_> = changes.iter().map(String::as_str).collect();
     super::import(engine, &tar, &changes, &content, &image)?;
     Ok(image)
 }
