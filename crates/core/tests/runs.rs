@@ -96,7 +96,7 @@ fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
     let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
     world.run_pods.last_mut().unwrap().containers[0].state = stuck;
     world.settle();
-    assert_eq!(world.reason(), "Running");
+    assert_eq!(world.reason(), "Pending");
     world.pods.retain(|pod| pod.containers[0].image == "shop:v1");
     world.deploy("web", "shop:v1").settle();
     assert_eq!(world.status.history[0].result, RunResult::NotStarted);
@@ -339,7 +339,7 @@ fn a_run_without_a_pod_says_why_in_the_job_controllers_words_with_the_field_that
     world.pod_refused = says(&job, "shop-1-a");
     world.look();
     let (reason, message) = world.standing();
-    assert_eq!(reason, "Running");
+    assert_eq!(reason, "Pending");
     assert!(
         message.contains("forbidden: exceeded quota: q") && message.contains("spec.resources"),
         "{message}"

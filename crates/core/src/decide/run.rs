@@ -206,6 +206,7 @@ impl Draft<'_> {
         let started = run.job_uid.as_deref().is_some_and(|uid| self.has_started(uid));
         match progress {
             Progress::Ended(ended) if started => self.record(run, ended),
+            Progress::Running => return Some(running(run, "")),
             _ if over && why == NEEDLESS => self.status.current = None,
             _ if over => {
                 let message = format!("given up before its container started: {why}");

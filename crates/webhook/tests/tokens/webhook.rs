@@ -33,7 +33,7 @@ pub(crate) struct Webhook {
     pub(crate) namespace: TestNamespace,
     pub(crate) api: Proxy,
     plane: &'static ControlPlane,
-    question_port: u16,
+    pub(crate) question_port: u16,
     _end: Trigger,
 }
 
