@@ -69,7 +69,9 @@ fn the_controllers_rights_are_limited_to_the_operators_own_names() {
 fn the_webhook_may_write_nothing() {
     for kind in ["ClusterRole", "Role"] {
         let role = manifest(kind, "migrations-webhook");
-        for rule in role["rules"].as_array().unwrap() {
+        // A TokenReview is an answer, and is kept nowhere.
+        let rules = role["rules"].as_array().unwrap().iter();
+        for rule in rules.filter(|rule| rule["resources"] != json!(["tokenreviews"])) {
             assert_eq!(rule["verbs"], json!(["list", "watch"]), "{rule}");
         }
     }
