@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use migrations_api::names::OPERATOR_NAMESPACE;
-use migrations_testkit::cluster::ControlPlane;
+use migrations_testkit::cluster::{ControlPlane, free_ports};
 
 /// How long it may take to be ready.
 const START: Duration = Duration::from_mins(3);
@@ -38,7 +37,7 @@ impl fmt::Display for Size {
 impl Controller {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(plane: &ControlPlane) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [port] = free_ports();
         let log = plane.kubeconfig().with_file_name("controller.log");
         let output = File::create(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_migrations-controller"))
