@@ -230,6 +230,12 @@ async fn a_selected_pod_waits_and_is_released_by_the_migrators_status() {
 
     let init: Vec<_> = pod.spec.as_ref().unwrap().init_containers.iter().flatten().collect();
     assert_eq!(init.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["migrate-wait-shop", "setup"]);
+    // The application's token is for the application: the API server mounts it into that, and not here.
+    let mounts = |container: &k8s_openapi::api::core::v1::Container| {
+        container.volume_mounts.iter().flatten().map(|mount| mount.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(mounts(init[0]), [names::WAITER_VOLUME]);
+    assert!(mounts(init[1])[0].starts_with("kube-api-access-"));
     let waiting = webhook.ask(&pod, None).await;
     assert_eq!((waiting.verdict, waiting.reason.as_str()), (Verdict::Wait, "Pending"));
 
