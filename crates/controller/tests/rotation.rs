@@ -275,14 +275,18 @@ impl Clients {
         // Threads, so that a test that fails doesn't wait for them.
         std::thread::spawn(move || {
             while !all.ended.load(Ordering::Relaxed) {
-                let asked = connect(port, &bundle.borrow().clone()).and_then(|mut stream| ask(&mut stream));
+                // In a statement of its own: a borrow that lasts while the server is waited for would
+                // block the worker that publishes the next bundle, and with it perhaps the server.
+                let trusted = bundle.borrow().clone();
+                let asked = connect(port, &trusted).and_then(|mut stream| ask(&mut stream));
                 all.count(&all.connections, "a new connection", asked);
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
         let all = self.clone();
         std::thread::spawn(move || {
-            let mut stream = connect(port, &trusted.borrow().clone()).unwrap();
+            let trusted = trusted.borrow().clone();
+            let mut stream = connect(port, &trusted).unwrap();
             while !all.ended.load(Ordering::Relaxed) {
                 all.count(&all.held, "the held connection", ask(&mut stream));
                 std::thread::sleep(Duration::from_millis(20));
