@@ -19,8 +19,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::runtime::reflector;
 use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, ResourceExt};
 use migrations_api::names::{
     CA_BUNDLE_CONFIG_MAP, CA_BUNDLE_KEY, CA_SECRET, OPERATOR_NAMESPACE, REQUIRED_CONFIGURATION,
@@ -163,7 +163,7 @@ async fn start_server(plane: &ControlPlane) -> (u16, Arc<AtomicUsize>) {
     tokio::spawn({
         let certificate = certificate.clone();
         async move {
-            let mut events = Box::pin(watcher(secrets, only));
+            let mut events = Box::pin(watcher(secrets, only).default_backoff());
             while let Some(event) = events.next().await {
                 if let Ok(Event::Apply(secret) | Event::InitApply(secret)) = event {
                     let field =
@@ -226,7 +226,7 @@ async fn late_bundle(shop: &TestNamespace) -> watch::Receiver<String> {
     let (set, mut bundle) = watch::channel(String::new());
     let maps = shop.api::<ConfigMap>();
     tokio::spawn(async move {
-        let mut events = Box::pin(watcher(maps, Config::default()));
+        let mut events = Box::pin(watcher(maps, Config::default()).default_backoff());
         while let Some(event) = events.next().await {
             if let Ok(Event::Apply(map) | Event::InitApply(map)) = event
                 && map.name_any() == CA_BUNDLE_CONFIG_MAP
