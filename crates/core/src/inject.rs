@@ -13,14 +13,14 @@ mod resources;
 mod waiter;
 
 use migrations_api::{Migrator, RerunOn, names};
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use crate::selector::Selector;
 use crate::snapshot::Requests;
-use pod::Pod;
+use pod::{Pod, is_named};
 
 pub use gates::Gates;
-pub use patch::patch;
+pub use patch::{Patch, patch};
 pub use platform::{Unsupported, UnsupportedPods};
 pub use resources::{QuantityError, Resources, quantity};
 pub use waiter::Injection;
@@ -73,7 +73,7 @@ impl Gate {
         let waiter = names::waiter_container(&self.migrator);
         let image = pod.image(self.container.as_deref());
         (self.open || image.is_some_and(|image| self.done.iter().any(|done| done == image)))
-            && !pod.init_containers().iter().any(|container| container["name"] == *waiter)
+            && !pod.init_containers().iter().any(|container| is_named(container, &waiter))
     }
 }
 
@@ -127,7 +127,7 @@ pub enum Untouched {
 
 /// Decides over a Pod that is about to be created in `namespace`, whose Migrators have `gates`.
 pub fn decide<'a>(
-    pod: &Value,
+    pod: &Value<'_>,
     namespace: &str,
     gates: impl IntoIterator<Item = &'a Gate>,
     settings: &Settings,

@@ -70,7 +70,7 @@ impl Admission {
 
     /// An answer that doesn't depend on the Pod: to a probe, and while this replica hasn't heard of the
     /// Migrators that it is called for.
-    async fn not_now(&self, caller: &Caller, review: &Review) -> Option<Outcome> {
+    async fn not_now(&self, caller: &Caller, review: &Review<'_>) -> Option<Outcome> {
         if *caller == Caller::Probe {
             return Some(Outcome::Refused(REACHED.to_owned()));
         }
@@ -85,7 +85,7 @@ impl Admission {
         )))
     }
 
-    fn review(&self, review: &Review) -> Result<Outcome, Malformed> {
+    fn review(&self, review: &Review<'_>) -> Result<Outcome, Malformed> {
         if !review.creates_pod {
             return Ok(Outcome::Allowed);
         }
@@ -93,7 +93,8 @@ impl Admission {
         let pod = review.object()?;
         let gates = self.view.gates(namespace);
         let settings = self.settings.get();
-        let name = || pod["metadata"]["name"].as_str().or(pod["metadata"]["generateName"].as_str());
+        let metadata = pod.get("metadata");
+        let name = || metadata.get("name").as_str().or_else(|| metadata.get("generateName").as_str());
         match decide(pod, namespace, gates.near(pod), &settings) {
             Verdict::Untouched(Untouched::Unsupported(why)) => {
                 tracing::warn!(
@@ -114,7 +115,7 @@ impl Admission {
             }
             Verdict::Inject(injection) => {
                 tracing::info!(namespace, name = name(), waiters = injection.containers.len(), "a Pod waits");
-                Ok(Outcome::Patched(patch(pod, &injection)))
+                Ok(Outcome::patched(&patch(pod, &injection)))
             }
         }
     }

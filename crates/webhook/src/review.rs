@@ -9,32 +9,32 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
-use json_patch::Patch;
+use migrations_core::inject::Patch;
 use migrations_process::serve::{json, text};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json_borrow::Value;
 
 const KIND: &str = "AdmissionReview";
 const API_VERSION: &str = "admission.k8s.io/v1";
 
 /// What an API server asks.
-pub(crate) struct Review {
+pub(crate) struct Review<'a> {
     /// What the answer must repeat.
     pub(crate) uid: String,
     /// Whether it is about a new Pod; everything else is admitted as it is.
     pub(crate) creates_pod: bool,
     namespace: Option<String>,
-    object: Option<Value>,
+    object: Option<Value<'a>>,
 }
 
-impl Review {
+impl<'a> Review<'a> {
     /// The object's namespace.
     pub(crate) fn namespace(&self) -> Result<&str, Malformed> {
         self.namespace.as_deref().ok_or_else(|| self.lacks("request.namespace"))
     }
 
     /// The object.
-    pub(crate) fn object(&self) -> Result<&Value, Malformed> {
+    pub(crate) fn object(&self) -> Result<&Value<'a>, Malformed> {
         self.object.as_ref().ok_or_else(|| self.lacks("request.object"))
     }
 
@@ -94,7 +94,13 @@ struct Request<'a> {
     #[serde(default)]
     sub_resource: Option<String>,
     namespace: Option<String>,
-    object: Option<Value>,
+    #[serde(borrow, default, deserialize_with = "borrowed")]
+    object: Option<Value<'a>>,
+}
+
+/// A value reads as itself only for the lifetime of its text.
+fn borrowed<'a, 'de: 'a, D: Deserializer<'de>>(text: D) -> Result<Option<Value<'a>>, D::Error> {
+    Option::<Value<'de>>::deserialize(text)
 }
 
 #[derive(Deserialize)]
@@ -114,7 +120,7 @@ impl Request<'_> {
 }
 
 /// Reads a review.
-pub(crate) fn read(body: &[u8]) -> Result<Review, Malformed> {
+pub(crate) fn read(body: &[u8]) -> Result<Review<'_>, Malformed> {
     let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|error| diagnosed(body, error))?;
     let Envelope { kind, api_version, request } = envelope;
     let uid = || request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
@@ -133,11 +139,11 @@ pub(crate) fn read(body: &[u8]) -> Result<Review, Malformed> {
 
 /// What is wrong with a body that doesn't read as a review; this may take its time.
 fn diagnosed(body: &[u8], error: serde_json::Error) -> Malformed {
-    let review: Value = match serde_json::from_slice(body) {
+    let review: serde_json::Value = match serde_json::from_slice(body) {
         Ok(review) => review,
         Err(error) => return Malformed { uid: String::new(), why: Why::Json(error) },
     };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let (kind, api_version) = (text(&review["kind"]), text(&review["apiVersion"]));
     let why = if (kind.as_str(), api_version.as_str()) == (KIND, API_VERSION) {
         Why::Review(error)
@@ -151,8 +157,8 @@ fn diagnosed(body: &[u8], error: serde_json::Error) -> Malformed {
 pub(crate) enum Outcome {
     /// It is admitted as it is.
     Allowed,
-    /// It is admitted with this done to it.
-    Patched(Patch),
+    /// It is admitted with this patch, as it is sent.
+    Patched(String),
     /// It is refused for good, and its user is told why.
     Refused(String),
     /// It is refused for now, as clients understand who try again by themselves.
@@ -176,7 +182,6 @@ struct Answer<'a> {
     status: Option<Status>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'a str>,
-    /// In base64, as Kubernetes writes bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     patch: Option<String>,
 }
@@ -197,6 +202,18 @@ struct Details {
 }
 
 impl Outcome {
+    /// It is admitted with this done to it.
+    pub(crate) fn patched(patch: &Patch<'_>) -> Self {
+        if patch.is_empty() {
+            return Self::Allowed;
+        }
+        match serde_json::to_vec(patch) {
+            // As Kubernetes writes bytes.
+            Ok(json) => Self::Patched(STANDARD.encode(json)),
+            Err(error) => Self::NotYet(format!("its patch can't be written, which is a defect: {error}")),
+        }
+    }
+
     /// The review that says so.
     pub(crate) fn into_response(self, uid: &str) -> Response<Full<Bytes>> {
         self.written(uid).map_or_else(
@@ -209,10 +226,9 @@ impl Outcome {
         let mut answer = Answer { uid, allowed: true, status: None, patch_type: None, patch: None };
         match self {
             Self::Allowed => {}
-            Self::Patched(patch) if patch.is_empty() => {}
             Self::Patched(patch) => {
                 answer.patch_type = Some("JSONPatch");
-                answer.patch = Some(STANDARD.encode(serde_json::to_vec(&patch)?));
+                answer.patch = Some(patch);
             }
             Self::Refused(message) => {
                 answer.allowed = false;

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::Gate;
+use super::pod::labels;
 use crate::selector::Selector;
 
 /// Gates, in the order of their Migrators' names.
@@ -21,10 +22,10 @@ pub struct Gates {
 
 impl Gates {
     /// Those that may select the Pod: all that do, and few that don't.
-    pub fn near(&self, pod: &Value) -> impl Iterator<Item = &Gate> {
-        let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
-        let of_label = |(key, value): (&String, &Value)| self.by_label.get(key)?.get(value.as_str()?);
-        let mut near: Vec<_> = labels.filter_map(of_label).flatten().chain(&self.others).copied().collect();
+    pub fn near<'a>(&'a self, pod: &Value<'_>) -> impl Iterator<Item = &'a Gate> + use<'a> {
+        let of_label = |(key, value)| self.by_label.get(key)?.get(value);
+        let mut near: Vec<_> =
+            labels(pod).filter_map(of_label).flatten().chain(&self.others).copied().collect();
         near.sort_unstable();
         near.into_iter().filter_map(|index| Some(self.all.get(index)?.as_ref()))
     }
@@ -68,9 +69,9 @@ impl FromIterator<Arc<Gate>> for Gates {
 mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::*;
+    use super::{Arc, Gate, Gates, Selector};
 
     fn gate(migrator: &str, selector: Value) -> Arc<Gate> {
         let selector = Selector::parse(&serde_json::from_value(selector).unwrap());
@@ -83,7 +84,7 @@ mod tests {
     }
 
     fn near<'a>(gates: &'a Gates, labels: &Value) -> Vec<&'a str> {
-        gates.near(&pod(labels)).map(|gate| gate.migrator.as_str()).collect()
+        gates.near(&(&pod(labels)).into()).map(|gate| gate.migrator.as_str()).collect()
     }
 
     /// Three shops that have a label in common, and one of each other kind.
@@ -136,7 +137,7 @@ mod tests {
             let selects = |gate: &&Gate| gate.selector.as_ref().is_ok_and(|it| it.matches(&labels));
             let all: Vec<_> = gates.iter().filter(selects).collect();
             let labels = pod(&json!(labels));
-            let found: Vec<_> = gates.near(&labels).filter(selects).collect();
+            let found: Vec<_> = gates.near(&(&labels).into()).filter(selects).collect();
             prop_assert_eq!(found, all);
         }
     }

@@ -19,7 +19,7 @@ struct Mesh {
     requests: &'static [(&'static str, &'static [&'static str])],
 }
 
-const MESHES: [Mesh; 2] = [
+static MESHES: [Mesh; 2] = [
     Mesh {
         skipped_ports: "traffic.sidecar.istio.io/excludeOutboundPorts",
         containers: &["istio-proxy", "istio-init", "istio-validation"],
@@ -47,7 +47,7 @@ pub(super) fn exclusions(pod: Pod<'_>, port: u16) -> BTreeMap<&'static str, Stri
 }
 
 impl Mesh {
-    fn has(&self, pod: Pod<'_>) -> bool {
+    fn has(&'static self, pod: Pod<'_>) -> bool {
         let requests = |(name, values): &(&str, &[&str])| {
             [pod.label(name), pod.annotation(name)]
                 .into_iter()
@@ -114,7 +114,7 @@ mod tests {
         json!({"spec": {"containers": [{"name": "linkerd-proxy"}, {"name": "istio-proxy"}]}}), &[LINKERD, ISTIO])]
     #[case::neither(json!({"metadata": {"annotations": {"other": "true"}}, "spec": {"containers": [{"name": "app"}]}}), &[])]
     fn a_pod_of_a_mesh_is_annotated(#[case] pod: Value, #[case] expected: &[&str]) {
-        assert_eq!(exclusions(Pod(&pod), 9444).into_keys().collect::<Vec<_>>(), expected);
+        assert_eq!(exclusions(Pod(&(&pod).into()), 9444).into_keys().collect::<Vec<_>>(), expected);
     }
 
     #[rstest]

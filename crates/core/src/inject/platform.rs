@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
-use super::pod::Pod;
+use super::pod::{Pod, list};
 
 /// What is done with a Pod that has to wait and can't.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +45,7 @@ pub(super) fn is_mirror(pod: Pod<'_>) -> bool {
 
 /// Why this Pod can't carry a waiter, if so.
 pub(super) fn unsupported(pod: Pod<'_>) -> Option<Unsupported> {
-    let systems = pod.spec()["os"]["name"].as_str().map(|name| vec![name]);
+    let systems = pod.spec().get("os").get("name").as_str().map(|name| vec![name]);
     let systems = systems.or_else(|| demanded(pod, ["kubernetes.io/os", "beta.kubernetes.io/os"]));
     if systems.is_some_and(|names| names.iter().all(|name| *name == "windows")) {
         return Some(Unsupported::Windows);
@@ -59,19 +57,21 @@ pub(super) fn unsupported(pod: Pod<'_>) -> Option<Unsupported> {
 
 /// The values of a node's label, of either name, that the Pod's nodes may have; nothing where it doesn't
 /// say.
-fn demanded<'a>(pod: Pod<'a>, labels: [&str; 2]) -> Option<Vec<&'a str>> {
-    let selector = &pod.spec()["nodeSelector"];
-    if let Some(value) = labels.iter().find_map(|label| selector[label].as_str()) {
+fn demanded<'a>(pod: Pod<'a>, labels: [&'static str; 2]) -> Option<Vec<&'a str>> {
+    let selector = pod.spec().get("nodeSelector");
+    if let Some(value) = labels.into_iter().find_map(|label| selector.get(label).as_str()) {
         return Some(vec![value]);
     }
-    let affinity = &pod.spec()["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let affinity = pod.spec().get("affinity").get("nodeAffinity");
+    let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
     let mut all = Vec::new();
     // Each term is an alternative: one that doesn't speak of the label allows every value of it.
-    for term in affinity["nodeSelectorTerms"].as_array()? {
-        let demands =
-            |one: &&Value| labels.iter().any(|label| one["key"] == **label) && one["operator"] == "In";
-        let demand = term["matchExpressions"].as_array()?.iter().find(demands)?;
-        all.extend(demand["values"].as_array()?.iter().filter_map(Value::as_str));
+    for term in required.get("nodeSelectorTerms").as_array()? {
+        let demand = list(term.get("matchExpressions")).iter().find(|one| {
+            one.get("key").as_str().is_some_and(|key| labels.contains(&key))
+                && one.get("operator").as_str() == Some("In")
+        })?;
+        all.extend(demand.get("values").as_array()?.iter().filter_map(|value| value.as_str()));
     }
     (!all.is_empty()).then_some(all)
 }
@@ -80,7 +80,7 @@ fn demanded<'a>(pod: Pod<'a>, labels: [&str; 2]) -> Option<Vec<&'a str>> {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn affinity(terms: &Value) -> Value {
         json!({"affinity": {"nodeAffinity": {
@@ -119,6 +119,6 @@ mod tests {
         #[case] spec: Value,
         #[case] expected: Option<Unsupported>,
     ) {
-        assert_eq!(unsupported(Pod(&json!({ "spec": spec }))), expected);
+        assert_eq!(unsupported(Pod(&(&json!({ "spec": spec })).into())), expected);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use migrations_api::names;
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::pod::Pod;
 
@@ -52,14 +52,12 @@ impl Resources {
 /// Whether nobody but waiters asks for processor time or memory.
 fn is_best_effort(pod: Pod<'_>) -> bool {
     let own = pod.init_containers().iter().filter(|container| {
-        !container["name"].as_str().is_some_and(|name| name.starts_with(names::WAITER_PREFIX))
+        !container.get("name").as_str().is_some_and(|name| name.starts_with(names::WAITER_PREFIX))
     });
-    let asks = |whole: &Value| {
-        ["requests", "limits"].iter().any(|kind| {
-            ["cpu", "memory"].iter().any(|resource| {
-                whole["resources"][kind][resource].as_str().and_then(amount).is_some_and(|it| it > 0.0)
-            })
-        })
+    let asks = |whole| {
+        ["cpu", "memory"]
+            .into_iter()
+            .any(|resource| request(whole, resource).or_else(|| limit(whole, resource)).is_some())
     };
     !pod.containers().iter().chain(own).chain([pod.spec()]).any(asks)
 }
@@ -68,7 +66,7 @@ fn is_best_effort(pod: Pod<'_>) -> bool {
 /// range lets pass what lies between the smallest of their requests and the largest of their limits.
 /// A waiter that asks for as much as one of the containers costs nothing: it has ended before they
 /// start. All containers together, waiters too, may ask for what the Pod as a whole does.
-fn fitting<'a>(wanted: &'a str, resource: &str, pod: Pod<'a>) -> &'a str {
+fn fitting<'a>(wanted: &'a str, resource: &'static str, pod: Pod<'a>) -> &'a str {
     let requests: Option<Vec<_>> =
         pod.containers().iter().map(|one| request(one, resource).or(limit(one, resource))).collect();
     let floor = requests.and_then(|all| all.into_iter().min_by(|a, b| value(a).total_cmp(&value(b))));
@@ -86,12 +84,12 @@ fn fitting<'a>(wanted: &'a str, resource: &str, pod: Pod<'a>) -> &'a str {
 }
 
 /// What is set, where it is a quantity; 0 means nothing.
-fn limit<'a>(of: &'a Value, resource: &str) -> Option<&'a str> {
-    of["resources"]["limits"][resource].as_str().filter(|text| value(text) > 0.0)
+fn limit<'a>(of: &'a Value<'a>, resource: &'static str) -> Option<&'a str> {
+    of.get("resources").get("limits").get(resource).as_str().filter(|text| value(text) > 0.0)
 }
 
-fn request<'a>(of: &'a Value, resource: &str) -> Option<&'a str> {
-    of["resources"]["requests"][resource].as_str().filter(|text| value(text) > 0.0)
+fn request<'a>(of: &'a Value<'a>, resource: &'static str) -> Option<&'a str> {
+    of.get("resources").get("requests").get(resource).as_str().filter(|text| value(text) > 0.0)
 }
 
 fn value(quantity: &str) -> f64 {
@@ -165,7 +163,7 @@ mod tests {
     }
 
     fn asked(pod: &Value) -> ResourceRequirements {
-        Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() }.within(Pod(pod))
+        Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() }.within(Pod(&pod.into()))
     }
 
     #[rstest]

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    Gate, Injection, Migrator, Resources, Selector, Settings, UnsupportedPods, Untouched, Verdict, names,
+};
 
 fn gate(migrator: &str, app: &str) -> Gate {
     let selector = serde_json::from_value(json!({"matchLabels": {"app": app}})).unwrap();
@@ -48,12 +50,21 @@ fn shop_pod(changes: &Value) -> Value {
     pod
 }
 
+fn decide(pod: &Value, gates: &[Gate], settings: &Settings) -> Verdict {
+    super::decide(&pod.into(), "default", gates, settings)
+}
+
+fn patch(pod: &Value, injection: &Injection) -> json_patch::Patch {
+    let patch = super::patch(&pod.into(), injection);
+    let json = serde_json::to_value(&patch).unwrap();
+    assert_eq!(patch.is_empty(), json == json!([]));
+    serde_json::from_value(json).unwrap()
+}
+
 fn admit(pod: &Value, gates: &[Gate]) -> Value {
     let mut after = pod.clone();
-    match decide(pod, "default", gates, &settings()) {
-        Verdict::Inject(injection) => {
-            json_patch::patch(&mut after, &patch(pod, &injection)).unwrap();
-        }
+    match decide(pod, gates, &settings()) {
+        Verdict::Inject(injection) => json_patch::patch(&mut after, &patch(pod, &injection)).unwrap(),
         other => panic!("not injected: {other:?}"),
     }
     after
@@ -97,7 +108,7 @@ fn a_pod_that_need_not_wait_is_left_alone(
     #[case] gates: &[Gate],
     #[case] reason: Untouched,
 ) {
-    assert_eq!(decide(&shop_pod(&changes), "default", gates, &settings()), Verdict::Untouched(reason));
+    assert_eq!(decide(&shop_pod(&changes), gates, &settings()), Verdict::Untouched(reason));
 }
 
 #[rstest]
@@ -147,9 +158,7 @@ fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[cas
 #[case::for_a_while(Some(600), Some("--timeout=600"))]
 fn a_waiter_is_told_how_long_to_wait(#[case] timeout: Option<u64>, #[case] expected: Option<&str>) {
     let settings = Settings { timeout, ..settings() };
-    let Verdict::Inject(injection) =
-        decide(&shop_pod(&json!({})), "default", &[gate("shop", "shop")], &settings)
-    else {
+    let Verdict::Inject(injection) = decide(&shop_pod(&json!({})), &[gate("shop", "shop")], &settings) else {
         panic!("not injected");
     };
     let arguments = injection.containers[0].args.clone().unwrap();
@@ -183,7 +192,7 @@ fn a_required_pod_without_a_migrator_is_refused(#[case] changes: Value, #[case] 
     let mut pod = shop_pod(&changes);
     json_patch::merge(&mut pod, &json!({"metadata": {"annotations": {names::REQUIRED_ANNOTATION: "true"}}}));
     let gates = [gate("blog", "blog"), Gate::unreadable("broken", "spec.selector is empty")];
-    match decide(&pod, "default", &gates, &settings()) {
+    match decide(&pod, &gates, &settings()) {
         Verdict::Refuse { message } => assert!(message.contains(said), "{message}"),
         other => panic!("not refused: {other:?}"),
     }
@@ -207,12 +216,12 @@ fn a_pod_that_has_to_wait_and_cannot_is_refused_unless_a_setting_lets_it_through
     #[case] said: &str,
 ) {
     let (pod, gates) = (shop_pod(&json!({ "spec": spec })), [gate("shop", "shop")]);
-    match decide(&pod, "default", &gates, &settings()) {
+    match decide(&pod, &gates, &settings()) {
         Verdict::Refuse { message } => assert!(message.contains(said), "{message}"),
         other => panic!("not refused: {other:?}"),
     }
     let admit = Settings { unsupported: UnsupportedPods::Admit, ..settings() };
-    let verdict = decide(&pod, "default", &gates, &admit);
+    let verdict = decide(&pod, &gates, &admit);
     assert!(matches!(verdict, Verdict::Untouched(Untouched::Unsupported(_))), "{verdict:?}");
 }
 
@@ -423,7 +432,7 @@ fn the_patch_as_it_is_sent() {
     let mut pod = shop_pod(&json!({"spec": {"initContainers": [{"name": "setup", "image": "setup:1"}]}}));
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "50m", "memory": "64Mi"}});
     pod["metadata"]["annotations"] = json!({"linkerd.io/inject": "enabled"});
-    match decide(&pod, "default", &[gate("shop", "shop")], &settings()) {
+    match decide(&pod, &[gate("shop", "shop")], &settings()) {
         Verdict::Inject(injection) => insta::assert_json_snapshot!(patch(&pod, &injection)),
         other => panic!("not injected: {other:?}"),
     }
@@ -493,7 +502,7 @@ proptest! {
     fn repeating_it_on_its_own_output_changes_nothing(pod in any_pod()) {
         let gates = [gate("a", "shop"), gate("b", "shop"), gate("c", "blog")];
         let once = admit(&pod, &gates);
-        match decide(&once, "default", &gates, &settings()) {
+        match decide(&once, &gates, &settings()) {
             Verdict::Inject(injection) => prop_assert_eq!(patch(&once, &injection), json_patch::Patch::default()),
             other => prop_assert!(false, "{:?}", other),
         }

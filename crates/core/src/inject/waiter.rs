@@ -2,6 +2,7 @@
 //! what lets them past a mesh.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, EnvVar,
@@ -36,7 +37,7 @@ pub struct Injection {
     /// The waiters, one for each Migrator, in the order of the Migrators' names.
     pub containers: Vec<Container>,
     /// The volume they mount.
-    pub volume: Volume,
+    pub volume: &'static Volume,
     /// Annotations that keep a mesh away from the waiters' questions, with their whole values.
     pub annotations: BTreeMap<&'static str, String>,
 }
@@ -45,7 +46,7 @@ impl Injection {
     pub(super) fn of(pod: Pod<'_>, namespace: &str, gates: &[&Gate], settings: &Settings) -> Self {
         let waiter = |gate: &&Gate| waiter(pod, namespace, gate, settings);
         let containers = gates.iter().map(waiter).collect();
-        Self { containers, volume: volume(), annotations: mesh::exclusions(pod, names::QUESTION_PORT) }
+        Self { containers, volume: &VOLUME, annotations: mesh::exclusions(pod, names::QUESTION_PORT) }
     }
 }
 
@@ -93,8 +94,8 @@ fn size(labels: &BTreeMap<String, String>) -> usize {
 /// The Pod's containers as they are admitted. One without an image is left out: other webhooks may
 /// fill it in, or the API server refuses the Pod.
 fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
-    let named = |container: &serde_json::Value| {
-        let (name, image) = (container["name"].as_str()?, container["image"].as_str()?);
+    let named = |container: &serde_json_borrow::Value<'_>| {
+        let (name, image) = (container.get("name").as_str()?, container.get("image").as_str()?);
         (!name.is_empty() && !image.is_empty())
             .then(|| Admitted { name: name.to_owned(), image: image.to_owned() })
     };
@@ -120,7 +121,7 @@ fn restricted(pod: Pod<'_>) -> SecurityContext {
 }
 
 /// One projected volume for all of a Pod's waiters. Readable for all: they may run as any user.
-fn volume() -> Volume {
+static VOLUME: LazyLock<Volume> = LazyLock::new(|| {
     let token = ServiceAccountTokenProjection {
         audience: Some(TOKEN_AUDIENCE.to_owned()),
         path: TOKEN_FILE.to_owned(),
@@ -159,4 +160,4 @@ fn volume() -> Volume {
         projected: Some(ProjectedVolumeSource { default_mode: Some(0o444), sources: Some(sources) }),
         ..Volume::default()
     }
-}
+});
