@@ -97,6 +97,13 @@
           inherit name runtimeInputs runtimeEnv;
           text = builtins.readFile ./nix/${name}.sh;
         };
+      publishing =
+        pkgs:
+        import ./nix/publishing.nix {
+          inherit lib pkgs;
+          cargo = cargo pkgs.rustPlatform;
+          checkout = self;
+        };
     in
     {
       packages = forAll (
@@ -141,8 +148,8 @@
             doCheck = false;
             meta.mainProgram = "migrations-e2e";
           };
-          push = script pkgs "push" [ pkgs.crane ] { };
         }
+        // (publishing pkgs).scripts
         // lib.genAttrs [ "e2e" "demo" ] (
           name:
           script pkgs name
@@ -168,11 +175,7 @@
 
       apps = forAll (
         pkgs:
-        lib.genAttrs [
-          "demo"
-          "e2e"
-          "push"
-        ] (name: {
+        lib.genAttrs ([ "demo" "e2e" ] ++ lib.attrNames (publishing pkgs).scripts) (name: {
           type = "app";
           program = lib.getExe (outputsOf "packages" pkgs).${name};
         })
@@ -186,7 +189,6 @@
             manifests
             e2e
             demo
-            push
             ;
           test = cargo pkgs.rustPlatform {
             pname = "migrations-test";
@@ -210,6 +212,8 @@
             ];
           } "cd ${src} && cargo fmt --all --check && touch $out";
         }
+        // (publishing pkgs).scripts
+        // (publishing pkgs).checks
       );
 
       devShells = forAll (pkgs: {
@@ -224,14 +228,6 @@
             pkgs.kubectl
             pkgs.rustc
             pkgs.rustfmt
-          ];
-        };
-        # What publishing takes besides `push`.
-        release = pkgs.mkShell {
-          packages = [
-            pkgs.cosign
-            pkgs.crane
-            pkgs.syft
           ];
         };
       });

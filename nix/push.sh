@@ -1,10 +1,11 @@
 # Copies the images of each architecture to a registry, and an index of them under one tag.
+set -euo pipefail
 usage="usage: push REGISTRY/OWNER TAG ARCHITECTURE=FOLDER...
 
   push ghcr.io/coderanger sha-0123abc amd64=result-amd64 arm64=result-arm64
 
 A folder is what \`nix build .#images\` gives. Prints a line \`NAME@DIGEST\` for each index. The same images have the same
-digests however often they are pushed. INSECURE=1 is for a registry on this machine without TLS."
+digests however often they are pushed."
 
 if [ "$#" -lt 3 ]; then
   echo "$usage" >&2
@@ -12,20 +13,23 @@ if [ "$#" -lt 3 ]; then
 fi
 owner=$1 tag=$2
 shift 2
-options=()
-if [ -n "${INSECURE:-}" ]; then
-  options=(--insecure)
-fi
 
 for name in controller webhook waiter; do
   image="$owner/migrations-$name"
   manifests=()
   for each in "$@"; do
-    architecture=${each%%=*} folder=${each#*=}
+    architecture=${each%%=*} archive=${each#*=}/$name.tar
     reference="$image:$tag-$architecture"
-    crane push "${options[@]}" "$folder/$name.tar" "$reference" >&2
-    manifests+=(--manifest "$image@$(crane digest "${options[@]}" "$reference")")
+    echo "pushing $archive as $reference" >&2
+    crane push "$archive" "$reference" >&2
+    # What the index will say of an image comes from the image, whatever its folder is called here.
+    if ! crane config "$reference" | grep --extended-regexp --quiet "\"architecture\": *\"$architecture\""; then
+      echo "error: $archive isn't an image for $architecture: give each architecture its own folder" >&2
+      exit 1
+    fi
+    manifests+=(--manifest "$image@$(crane digest "$reference")")
   done
-  crane index append "${options[@]}" "${manifests[@]}" --tag "$image:$tag" >&2
-  echo "$image@$(crane digest "${options[@]}" "$image:$tag")"
+  echo "indexing $# architectures as $image:$tag" >&2
+  crane index append "${manifests[@]}" --tag "$image:$tag" >&2
+  echo "$image@$(crane digest "$image:$tag")"
 done

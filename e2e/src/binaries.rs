@@ -1,4 +1,4 @@
-//! Kubernetes, etcd and kind as programs of this machine, built from the two pinned Go modules of `e2e/cluster`.
+//! Kubernetes, etcd, kind and crane as programs of this machine, built from the pinned Go modules of `e2e/cluster`.
 //!
 //! The modules hold no code: their `tool` directives name the programs, their `go.sum` pins every byte.
 
@@ -15,7 +15,7 @@ use crate::{command, paths};
 /// What the integration tests start.
 const TESTED: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
-/// The programs of one of the two modules, in one folder.
+/// The programs of one of the modules, in one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
     folder: PathBuf,
@@ -50,6 +50,11 @@ impl Binaries {
             &["-tags", "no_btrfs no_devmapper no_zfs no_aufs", "-ldflags", "-s -w"],
             |_| Ok(()),
         )
+    }
+
+    /// crane: the client of registries that publishes, and a registry for tests.
+    pub(crate) fn registry() -> Result<Self> {
+        build("registry", &["-ldflags", "-s -w"], |_| Ok(()))
     }
 
     /// kind and kubectl that are there already.

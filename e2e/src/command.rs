@@ -3,9 +3,11 @@
 //! Each child has a process group of its own, so that Ctrl-C reaches it through us (and spares what must not stop
 //! halfway), and with it the children that it has in turn.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,6 +66,13 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 pub(crate) fn exists(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// `PATH` with a folder before the others.
+pub(crate) fn path_with(folder: &Path) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [folder.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).with_context(|| format!("{} can't be in PATH", folder.display()))
 }
 
 /// `cargo` in the checkout, as if called from a shell: what `cargo run` tells this program about itself would make

@@ -14,6 +14,7 @@ mod flake;
 mod fuzzing;
 mod images;
 mod interrupt;
+mod lint;
 mod measure;
 mod node_image;
 mod packages;

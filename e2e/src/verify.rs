@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
+use crate::binaries::Binaries;
 use crate::cli::Built;
 use crate::environment::{Environment, Prepared};
 use crate::flake::{self, Nix};
-use crate::progress::seconds;
+use crate::lint::Linters;
+use crate::progress::{note, seconds};
 use crate::{binaries, command, fuzzing, interrupt, runner, scenarios};
 
 /// Runs all checks.
@@ -50,12 +52,19 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
         None => report.check("fuzzers", fuzzing::run)?,
         Some(reason) => report.skip("fuzzers", reason),
     }
-    if command::succeeds(&mut cargo(&["deny", "--version"])) {
-        report.check("cargo deny check", || {
-            command::show(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))
-        })?;
-    } else {
-        report.skip("cargo deny check", "cargo-deny is not installed (cargo install --locked cargo-deny)");
+    report.check("publishing, to a registry on this machine", publish_locally)?;
+    match Linters::find_or_fetch() {
+        Ok(linters) => {
+            report.check("cargo deny check", || {
+                let mut deny = cargo(&["deny", "check", "bans", "licenses", "sources"]);
+                command::show(linters.given(&mut deny)?)
+            })?;
+            report.check("lints of the workflows", || linters.check_workflows())?;
+        }
+        Err(reason) => {
+            note(format!("{reason:#}"));
+            report.skip("cargo deny check, lints of the workflows", "they can't be had (see above)");
+        }
     }
     if flake::is_checkable() {
         report.check("the flake, with a stand-in for nixpkgs", || Nix::find_or_fetch()?.check())?;
@@ -65,6 +74,14 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
     }
     report
         .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))
+}
+
+/// Tests the scripts of `nix/` that take no account anywhere.
+fn publish_locally() -> Result<()> {
+    let path = command::path_with(Binaries::registry()?.folder())?;
+    let mut test =
+        cargo(&["test", "--package", "migrations-e2e", "--features", "publishing", "--test", "publishing"]);
+    command::show(test.env("PATH", path))
 }
 
 fn quick_checks(report: &mut Report) -> Result<()> {
