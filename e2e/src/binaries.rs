@@ -1,4 +1,4 @@
-//! Kubernetes, etcd and kind as programs of this machine, built from the two pinned Go modules of `e2e/cluster`.
+//! Kubernetes, etcd, kind and helm as programs of this machine, built from the pinned Go modules of `e2e/cluster`.
 //!
 //! The modules hold no code: their `tool` directives name the programs, their `go.sum` pins every byte.
 
@@ -15,7 +15,7 @@ use crate::{command, paths};
 /// What the integration tests start.
 const TESTED: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
-/// The programs of one of the two modules, in one folder.
+/// The programs of one of the modules, in one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Binaries {
     folder: PathBuf,
@@ -78,6 +78,11 @@ pub(crate) fn test_assets() -> Result<PathBuf> {
         Some(folder) => Ok(folder),
         None => Ok(Binaries::control_plane()?.folder),
     }
+}
+
+/// helm, which the chart's tests run.
+pub(crate) fn helm() -> Result<PathBuf> {
+    Ok(build("helm", &["-ldflags", "-s -w"], |_| Ok(()))?.folder.join("helm"))
 }
 
 /// The pinned Kubernetes version, such as `v1.36.3`.
