@@ -31,12 +31,14 @@
           ./Cargo.toml
           ./Cargo.lock
           ./README.md
+          ./chart
           ./clippy.toml
           ./crates
           ./e2e
           ./fuzz
           ./manifests
           ./nix/images.json
+          ./nix/render.sh
           ./rustfmt.toml
         ];
       };
@@ -128,9 +130,10 @@
             }) names
           );
           images = archives;
-          manifests = pkgs.runCommand "migrations-manifests" { nativeBuildInputs = [ pkgs.kubectl ]; } ''
-            mkdir $out
-            kubectl kustomize ${src}/manifests > $out/install.yaml
+          # install.yaml and the packed chart, with images by their tag.
+          manifests = pkgs.runCommand "migrations-manifests" { } ''
+            cd ${src}
+            HOME=$TMPDIR ${lib.getExe (outputsOf "packages" pkgs).render} $out ${description.registry} ${version}
           '';
           harness = cargo pkgs.rustPlatform {
             pname = "migrations-e2e";
@@ -142,6 +145,10 @@
             meta.mainProgram = "migrations-e2e";
           };
           push = script pkgs "push" [ pkgs.crane ] { };
+          render = script pkgs "render" [
+            pkgs.kubectl
+            pkgs.kubernetes-helm
+          ] { };
         }
         // lib.genAttrs [ "e2e" "demo" ] (
           name:
@@ -172,6 +179,7 @@
           "demo"
           "e2e"
           "push"
+          "render"
         ] (name: {
           type = "app";
           program = lib.getExe (outputsOf "packages" pkgs).${name};
@@ -187,6 +195,7 @@
             e2e
             demo
             push
+            render
             ;
           test = cargo pkgs.rustPlatform {
             pname = "migrations-test";
@@ -222,6 +231,7 @@
             pkgs.go
             pkgs.kind
             pkgs.kubectl
+            pkgs.kubernetes-helm
             pkgs.rustc
             pkgs.rustfmt
           ];
