@@ -41,7 +41,7 @@ for name in controller webhook waiter; do
     exit 64
   fi
   echo "    digest: $digest" >> manifests/kustomization.yaml
-  sed -i "s|^    $name: \"\"|    $name: $digest|" chart/values.yaml
+  sed -i "s|^annotations:|&\n  migrations.coderanger.net/$name-digest: $digest|" chart/Chart.yaml
 done
 
 {

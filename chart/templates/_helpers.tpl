@@ -12,18 +12,18 @@ app.kubernetes.io/part-of: migrations-operator
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* The image of a program: (list . "webhook"). */}}
+{{/* The image of a program: (list . "webhook"). Digests of a release are annotations of the chart and no values, or
+`helm upgrade --reuse-values` would keep the old ones. */}}
 {{- define "migrations-operator.image" -}}
 {{- $chart := (index . 0).Chart }}
 {{- $program := index . 1 }}
 {{- with (index . 0).Values.image }}
-{{- printf "%s/migrations-%s:" .registry $program }}
-{{- if .tag }}
-{{- .tag }}
-{{- else }}
-{{- $chart.AppVersion }}
-{{- with index .digests $program }}@{{ . }}{{ end }}
+{{- printf "%s/migrations-%s:%s" .registry $program (.tag | default $chart.AppVersion) }}
+{{- $digest := index .digests $program }}
+{{- if not (or $digest .tag) }}
+{{- $digest = index $chart.Annotations (printf "migrations.coderanger.net/%s-digest" $program) }}
 {{- end }}
+{{- with $digest }}@{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const HINT: &str = "run `UPDATE=1 cargo test -p migrations-testkit --test chart` and commit the change";
+const HINT: &str =
+    "run `UPDATE=1 cargo test -p migrations-testkit --features cluster --test chart` and commit the change";
 
 /// A template, the manifest it is made from, and what takes the place of a text that is there once.
 struct Template {
@@ -351,6 +352,7 @@ fn each_manifest_has_a_template_and_nothing_else_has() {
 fn the_chart_has_the_operators_version_and_images() {
     let chart = yaml("chart/Chart.yaml");
     assert_eq!((&chart["version"], &chart["appVersion"]), (&VERSION.into(), &VERSION.into()));
+    assert!(read("README.md").contains(&format!("migrations-operator-{VERSION}.tgz")));
     let images: Value = serde_json::from_str(&read("nix/images.json")).unwrap();
     let image = &yaml("chart/values.yaml")["image"];
     assert_eq!(image["registry"], images["registry"]);

@@ -52,8 +52,8 @@ pub(crate) fn output_of(command: &mut Command, input: &str) -> Result<String, St
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    let [said, complained] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    if output.status.success() { Ok(said) } else { Err(said + &complained) }
 }
 
 /// The objects of a stream of YAML.
@@ -73,11 +73,21 @@ pub(crate) fn kustomize(components: &[&str]) -> String {
     output(program("kubectl", folder.path()).arg("kustomize").arg(folder.path())).unwrap()
 }
 
-/// What helm makes of the chart with these values, as YAML, or how it complains.
+/// What helm makes of the checkout's chart with these values, as YAML, or how it complains.
 pub(crate) fn template(namespace: &str, values: &[&str]) -> Result<String, String> {
+    template_of(Path::new("chart"), namespace, values)
+}
+
+/// What helm makes of a chart for the oldest Kubernetes that is supported.
+pub(crate) fn template_of(chart: &Path, namespace: &str, values: &[&str]) -> Result<String, String> {
     let home = tempfile::tempdir().unwrap();
     let mut helm = program("helm", home.path());
-    helm.args(["template", "migrations", "chart", "--namespace", namespace]);
+    helm.args(["template", "migrations"]).arg(chart).args([
+        "--namespace",
+        namespace,
+        "--kube-version",
+        "1.31.0",
+    ]);
     output(helm.args(values.iter().flat_map(|value| ["--set", value])))
 }
 

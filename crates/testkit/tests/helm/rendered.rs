@@ -6,7 +6,7 @@ use std::path::Path;
 use migrations_api::names;
 use serde_json::{Value, json};
 
-use super::programs::{kustomize, objects, output, program, release, template};
+use super::programs::{kustomize, objects, output, program, release, template, template_of};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const KEEP: &str = "helm.sh/resource-policy";
@@ -124,8 +124,7 @@ fn each_image_is_named_by_registry_tag_and_digest() {
                 format!("mirror.example:5000/team/migrations-{of}:{VERSION}"),
             ),
             (&[&with_digest], format!("ghcr.io/coderanger/migrations-{of}:{VERSION}@{digest}")),
-            // Those that come with the chart are not of that tag.
-            (&[&with_digest, "image.tag=edge"], format!("ghcr.io/coderanger/migrations-{of}:edge")),
+            (&["image.tag=edge", &with_digest], format!("ghcr.io/coderanger/migrations-{of}:edge@{digest}")),
         ] {
             assert_eq!(pod_field(program, values, field), expected, "{values:?}");
         }
@@ -235,11 +234,9 @@ fn images(objects: &[Value]) -> Vec<String> {
     images
 }
 
-fn chart_of(folder: &Path) -> Vec<Value> {
+fn chart_of(folder: &Path, values: &[&str]) -> Vec<Value> {
     let chart = folder.join(format!("migrations-operator-{VERSION}.tgz"));
-    let mut helm = program("helm", folder);
-    helm.args(["template", "migrations"]).arg(chart).args(["--namespace", names::OPERATOR_NAMESPACE]);
-    objects(&output(&mut helm).unwrap())
+    objects(&template_of(&chart, names::OPERATOR_NAMESPACE, values).unwrap())
 }
 
 #[test]
@@ -254,19 +251,22 @@ fn a_release_names_its_images_by_owner_tag_and_digest() {
     let (install, folder) = release(&[owner, tag, indexes[0], indexes[1], indexes[2]]).unwrap();
     let expected = [&controller, &waiter, &webhook].map(|(name, _, digest)| format!("{name}:{tag}@{digest}"));
     assert_eq!(images(&objects(&install)), expected);
-    assert_eq!(images(&chart_of(folder.path())), expected);
+    assert_eq!(images(&chart_of(folder.path(), &[])), expected);
     let without_namespace = objects(&install).len() - 1;
-    assert_eq!(chart_of(folder.path()).len(), without_namespace);
-    for object in objects(&install).iter().chain(&chart_of(folder.path())) {
+    assert_eq!(chart_of(folder.path(), &[]).len(), without_namespace);
+    for object in objects(&install).iter().chain(&chart_of(folder.path(), &[])) {
         assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/version"], tag, "{object}");
     }
+    // The digests are not of another tag.
+    let edge = [&controller, &waiter, &webhook].map(|(name, ..)| format!("{name}:edge"));
+    assert_eq!(images(&chart_of(folder.path(), &["image.tag=edge"])), edge);
     let comment = install.split("---\n").next().unwrap();
     assert!(comment.contains("go all Migrators"), "{comment}");
 
     let (install, folder) = release(&[owner, tag]).unwrap();
     let expected = [&controller, &waiter, &webhook].map(|(name, ..)| format!("{name}:{tag}"));
     assert_eq!(images(&objects(&install)), expected);
-    assert_eq!(images(&chart_of(folder.path())), expected);
+    assert_eq!(images(&chart_of(folder.path(), &[])), expected);
 
     let refusal = release(&[owner, tag, indexes[0], indexes[1], indexes[1]]).unwrap_err();
     assert!(refusal.contains("no digest of registry.example/team/migrations-waiter"), "{refusal}");
