@@ -272,6 +272,16 @@ fn a_release_names_its_images_by_owner_tag_and_digest() {
     assert!(refusal.contains("no digest of registry.example/team/migrations-waiter"), "{refusal}");
 }
 
+/// Whoever packs the same content gets the same bytes.
+#[test]
+fn the_packed_chart_does_not_tell_when_it_was_packed() {
+    let (_, folder) = release(&["registry.example/team", VERSION]).unwrap();
+    let mut list = program("tar", folder.path());
+    list.args(["--list", "--verbose", "--utc", "--file"]);
+    let files = output(list.arg(folder.path().join(format!("migrations-operator-{VERSION}.tgz")))).unwrap();
+    assert!(files.lines().count() > 10 && files.lines().all(|file| file.contains(" 1970-01-01 ")), "{files}");
+}
+
 /// As it is in the checkout, which `kubectl apply -k manifests` installs.
 #[test]
 fn the_checkout_installs_the_images_of_its_version() {
