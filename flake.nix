@@ -133,7 +133,7 @@
           # install.yaml and the packed chart, with images by their tag.
           manifests = pkgs.runCommand "migrations-manifests" { } ''
             cd ${src}
-            HOME=$TMPDIR ${lib.getExe (outputsOf "packages" pkgs).render} $out ${description.registry} ${version}
+            ${lib.getExe (outputsOf "packages" pkgs).render} $out ${description.registry} ${version}
           '';
           harness = cargo pkgs.rustPlatform {
             pname = "migrations-e2e";
@@ -145,10 +145,7 @@
             meta.mainProgram = "migrations-e2e";
           };
           push = script pkgs "push" [ pkgs.crane ] { };
-          render = script pkgs "render" [
-            pkgs.kubectl
-            pkgs.kubernetes-helm
-          ] { };
+          render = script pkgs "render" [ pkgs.kubectl ] { };
         }
         // lib.genAttrs [ "e2e" "demo" ] (
           name:

@@ -21,6 +21,7 @@ chmod -R u+w "$work"
 cd "$work"
 
 sed -i "s|\(app.kubernetes.io/version:\) .*|\1 \"$tag\"|" manifests/kustomization.yaml
+sed -i "s|^appVersion: .*|appVersion: \"$tag\"|" chart/Chart.yaml
 sed -i "s|^  registry: .*|  registry: $owner|" chart/values.yaml
 sed -i '/^images:/,$d' manifests/kustomization.yaml
 echo "images:" >> manifests/kustomization.yaml
@@ -55,6 +56,8 @@ done
 END
   kubectl kustomize manifests
 } > "$folder/install.yaml"
-# Helm 4 keeps the files' times: the same content gives the same archive.
-find chart -exec touch --date=@1 {} +
-helm package chart --app-version "$tag" --destination "$folder"
+# What `helm package` makes, but the same bytes for the same content.
+version=$(sed -n 's/^version: //p' chart/Chart.yaml)
+mv chart migrations-operator
+tar --create --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w migrations-operator |
+  gzip -n > "$folder/migrations-operator-$version.tgz"

@@ -236,7 +236,11 @@ async fn what_kubectl_installed_helm_takes_over() {
     let plane = ControlPlane::start_without_crds().await;
     apply(&plane, &kustomize(&[]), &[]).unwrap();
     let gated = Gated::in_the(&plane).await;
-    let install = ["install", "migrations-operator", "chart", "--take-ownership", "--force-conflicts"];
+    let mut install = vec!["install", "migrations-operator", "chart", "--take-ownership"];
+    if !helm(&plane, &["version", "--short"]).unwrap().starts_with("v3") {
+        // Helm 4 applies as kubectl does, and minds who applied before.
+        install.push("--force-conflicts");
+    }
     helm(&plane, &install).unwrap();
     gated.is_held().await;
     gated.is_remembered().await;
