@@ -31,12 +31,14 @@
           ./Cargo.toml
           ./Cargo.lock
           ./README.md
+          ./chart
           ./clippy.toml
           ./crates
           ./e2e
           ./fuzz
           ./manifests
           ./nix/images.json
+          ./nix/render.sh
           ./rustfmt.toml
         ];
       };
@@ -135,9 +137,10 @@
             }) names
           );
           images = archives;
-          manifests = pkgs.runCommand "migrations-manifests" { nativeBuildInputs = [ pkgs.kubectl ]; } ''
-            mkdir $out
-            kubectl kustomize ${src}/manifests > $out/install.yaml
+          # install.yaml and the packed chart, with images by their tag.
+          manifests = pkgs.runCommand "migrations-manifests" { } ''
+            cd ${src}
+            ${lib.getExe (outputsOf "packages" pkgs).render} $out ${description.registry} ${version}
           '';
           harness = cargo pkgs.rustPlatform {
             pname = "migrations-e2e";
@@ -226,6 +229,7 @@
             pkgs.go
             pkgs.kind
             pkgs.kubectl
+            pkgs.kubernetes-helm
             pkgs.rustc
             pkgs.rustfmt
           ];

@@ -7,6 +7,7 @@ let
     tag = [ pkgs.crane ];
     pull = [ pkgs.crane ];
     promote = [ pkgs.cosign pkgs.crane ];
+    render = [ pkgs.kubectl ];
     lint-workflows = [ pkgs.check-jsonschema pkgs.zizmor ];
   };
   scripts = lib.genAttrs (lib.attrNames needs) (

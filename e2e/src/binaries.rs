@@ -1,4 +1,5 @@
-//! Kubernetes, etcd, kind and crane as programs of this machine, built from the pinned Go modules of `e2e/cluster`.
+//! Kubernetes, etcd, kind, crane and helm as programs of this machine, built from the pinned Go modules of
+//! `e2e/cluster`.
 //!
 //! The modules hold no code: their `tool` directives name the programs, their `go.sum` pins every byte.
 
@@ -83,6 +84,11 @@ pub(crate) fn test_assets() -> Result<PathBuf> {
         Some(folder) => Ok(folder),
         None => Ok(Binaries::control_plane()?.folder),
     }
+}
+
+/// helm, which the chart's tests run.
+pub(crate) fn helm() -> Result<PathBuf> {
+    Ok(build("helm", &["-ldflags", "-s -w"], |_| Ok(()))?.folder.join("helm"))
 }
 
 /// The pinned Kubernetes version, such as `v1.36.3`.

@@ -24,8 +24,8 @@ pub(crate) fn run(built: &Built) -> Result<()> {
 
 fn checks(built: &Built, report: &mut Report) -> Result<()> {
     // What the later checks need is downloaded and built while the earlier ones run.
-    let prepared = thread::scope(|scope| {
-        let prepared = scope.spawn(|| Prepared::get(built));
+    let (prepared, helm) = thread::scope(|scope| {
+        let prepared = scope.spawn(|| Ok((Prepared::get(built)?, binaries::helm()?)));
         let checked = quick_checks(report);
         if checked.is_err() {
             interrupt::raise();
@@ -45,7 +45,9 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
             "migrations-testkit",
         ]);
         command::show(
-            test.args(["--features", "control-plane"]).env("KUBEBUILDER_ASSETS", binaries::test_assets()?),
+            test.args(["--features", "control-plane"])
+                .env("KUBEBUILDER_ASSETS", binaries::test_assets()?)
+                .env("HELM", &helm),
         )
     })?;
     match fuzzing::missing() {

@@ -106,7 +106,8 @@
               tar -C img --sort=name --mtime=@1 --owner=0 --group=0 -cf $out .
             '';
         }
-        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "rustc" "go" "clippy" "rustfmt" "cargo-deny" "nixfmt-tree" "crane" "cosign" "syft" ] placeholder;
+        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "rustc" "go" "clippy" "rustfmt" "cargo-deny" "nixfmt-tree" "crane" "cosign" "syft" ] placeholder
+        // { kubernetes-helm = placeholder "helm"; };
     in
     {
       inherit lib;

@@ -35,6 +35,14 @@ pub fn command_line(deployment: &str) -> Vec<String> {
     std::iter::once(&container["name"]).chain(args).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// The value of a variable of a Deployment's first container.
+pub fn variable(deployment: &str, name: &str) -> String {
+    let deployment = manifest("Deployment", deployment);
+    let variables = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    let variable = variables.as_array().into_iter().flatten().find(|variable| variable["name"] == name);
+    variable.and_then(|variable| variable["value"].as_str()).expect("such a variable").to_owned()
+}
+
 /// The number of a Deployment's port by its name.
 pub fn port(deployment: &str, name: &str) -> u64 {
     let deployment = manifest("Deployment", deployment);

@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use migrations_api::{Migrator, names};
+use migrations_api::Migrator;
 use migrations_testkit::builders::{deployment, existing, job, migrator, pod};
 use migrations_testkit::cluster::ControlPlane;
-use migrations_testkit::manifests::{manifest, manifests, sample};
+use migrations_testkit::manifests::sample;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -124,30 +124,6 @@ fn api(client: &Client, resource: &ApiResource, namespace: Option<&str>) -> Api<
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
     }
-}
-
-#[tokio::test]
-async fn the_manifests_are_taken_and_applying_them_again_keeps_the_controllers_entries() {
-    let plane = ControlPlane::start_without_crds().await;
-    let client = plane.client();
-    for object in manifests() {
-        apply(&client, &object).await;
-    }
-
-    // As the controller writes its entries: with its own account.
-    let controller = plane.client_as(names::OPERATOR_NAMESPACE, "migrations-controller");
-    let resource = ApiResource::erase::<MutatingWebhookConfiguration>(&());
-    let configurations = api(&controller, &resource, None);
-    let mut configuration = configurations.get("zz-migrations-03").await.unwrap();
-    configuration.data = json!({ "webhooks": [{
-        "name": "shop.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None",
-        "clientConfig": { "url": "https://127.0.0.1:1/" }, "objectSelector": { "matchLabels": { "no": "pod" } },
-    }] });
-    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    configurations.replace("zz-migrations-03", &params, &configuration).await.unwrap();
-
-    let applied = apply(&client, &manifest("MutatingWebhookConfiguration", "zz-migrations-03")).await;
-    assert_eq!(applied.data["webhooks"][0]["name"], "shop.example.com");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use migrations_api::names;
-use migrations_testkit::manifests::{manifest, manifests, port, sample};
+use migrations_testkit::manifests::{manifest, manifests, port, sample, variable};
 use serde_json::{Value, json};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -109,8 +109,11 @@ fn the_service_leads_to_the_webhooks_ports() {
 fn the_component_for_the_nodes_network_fits_the_webhook() {
     let text = include_str!("../../../manifests/host-network/kustomization.yaml");
     let component: Value = serde_yaml_ng::from_str(text).unwrap();
-    let [patch] = component["patches"].as_array().unwrap().as_slice() else { panic!("{component}") };
+    let [patch, namespace] = component["patches"].as_array().unwrap().as_slice() else {
+        panic!("{component}")
+    };
     assert_eq!(patch["target"], json!({ "kind": "Deployment", "name": names::WEBHOOK_SERVICE }));
+    assert_eq!(namespace["target"], json!({ "kind": "Namespace", "name": names::OPERATOR_NAMESPACE }));
     let patch: json_patch::Patch = serde_yaml_ng::from_str(patch["patch"].as_str().unwrap()).unwrap();
     let mut deployment = manifest("Deployment", names::WEBHOOK_SERVICE);
     json_patch::patch(&mut deployment, &patch).unwrap();
@@ -132,16 +135,39 @@ fn everything_is_in_the_operators_namespace() {
     }
 }
 
+/// Kustomize puts them in; see `helm.rs` for what comes out.
 #[test]
-fn images_are_those_of_this_version() {
-    let mut images = Vec::new();
+fn owner_and_version_are_said_in_the_kustomization_alone() {
+    let kustomization: Value =
+        serde_yaml_ng::from_str(include_str!("../../../manifests/kustomization.yaml")).unwrap();
+    let images: Value = serde_json::from_str(include_str!("../../../nix/images.json")).unwrap();
+    let registry = images["registry"].as_str().unwrap();
+    let expected = ["controller", "webhook", "waiter"].map(|program| {
+        let name = format!("migrations-{program}");
+        json!({ "name": name, "newName": format!("{registry}/{name}"), "newTag": VERSION })
+    });
+    assert_eq!(kustomization["images"], json!(expected));
+    assert_eq!(kustomization["labels"][0]["pairs"]["app.kubernetes.io/version"], VERSION);
     for program in ["controller", "webhook"] {
-        let deployment = manifest("Deployment", &format!("migrations-{program}"));
-        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["image"], format!("ghcr.io/coderanger/migrations-{program}:{VERSION}"));
-        images.extend(container["args"].as_array().into_iter().flatten().cloned());
+        let name = format!("migrations-{program}");
+        let deployment = manifest("Deployment", &name);
+        assert_eq!(deployment["spec"]["template"]["spec"]["containers"][0]["image"], name);
     }
-    assert_eq!(images, [format!("--waiter-image=ghcr.io/coderanger/migrations-waiter:{VERSION}")]);
+    assert_eq!(variable("migrations-webhook", "WAITER_IMAGE"), "migrations-waiter");
+}
+
+#[test]
+fn metrics_are_collected_from_both_programs() {
+    let monitor: Value =
+        serde_yaml_ng::from_str(include_str!("../../../manifests/pod-monitor/pod-monitor.yaml")).unwrap();
+    assert_eq!(monitor["metadata"]["namespace"], names::OPERATOR_NAMESPACE);
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let selected = &monitor["spec"]["selector"]["matchExpressions"][0];
+    for name in ["migrations-controller", "migrations-webhook"] {
+        assert!(port(name, endpoint["port"].as_str().unwrap()) > 0);
+        let labels = manifest("Deployment", name)["spec"]["template"]["metadata"]["labels"].clone();
+        assert!(selected["values"].as_array().unwrap().contains(&labels[selected["key"].as_str().unwrap()]));
+    }
 }
 
 /// The ports of a rule, as JSON: names and numbers.
