@@ -134,7 +134,9 @@ async fn connection<H, F>(
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, request_in_flight) = (handler.clone(), Activity::enter(activity));
         async move {
-            let answered = AssertUnwindSafe(async move { handler(request).await }).catch_unwind();
+            // In a box: what answers is large, and what is around it is moved a dozen times.
+            let answered = Box::pin(async move { handler(request).await });
+            let answered = AssertUnwindSafe(answered).catch_unwind();
             let response = match tokio::time::timeout(limits.request, answered).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => {

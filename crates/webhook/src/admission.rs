@@ -114,7 +114,8 @@ impl Admission {
                 Ok(Outcome::Refused(message))
             }
             Verdict::Inject(injection) => {
-                tracing::info!(namespace, name = name(), waiters = injection.containers.len(), "a Pod waits");
+                // The Pod shows it; a line of log would take as long as the waiter.
+                tracing::debug!(namespace, name = name(), waiters = injection.containers.len(), "a Pod waits");
                 Ok(Outcome::patched(&patch(pod, &injection)))
             }
         }
