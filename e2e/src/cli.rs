@@ -57,6 +57,8 @@ pub(crate) enum Task {
     },
     /// Measures the gate's own share of a rollout
     Measure,
+    /// Builds the operator's images for every architecture into `target/images`, and starts each program once
+    Images,
     /// Runs every check of the project: style, unit, integration, scenarios
     Verify,
 }

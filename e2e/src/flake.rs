@@ -1,90 +1,29 @@
 //! The flake, checked where nixpkgs can't be had: with a Nix of its own where there is none, and the stand-in
 //! of `nix/stand-in` for nixpkgs.
 
-use std::env::consts::ARCH;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod images;
+mod lint;
+mod nix;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::cache::{self, Inputs};
-use crate::progress::step;
-use crate::{command, packages, paths};
-
-/// Its Nix is 2.26.
-const SUITE: &str = "trixie";
-
-/// Builders that see the machine's own cargo, and nothing that needs a network or a daemon.
-const CONFIGURATION: &str = "experimental-features = nix-command flakes\n\
-                             build-users-group =\n\
-                             sandbox = false\n\
-                             substituters =\n\
-                             flake-registry =\n";
+use self::nix::Nix;
+use crate::{command, packages};
 
 /// Whether there is a Nix, or one can be put to work.
 pub(crate) fn is_checkable() -> bool {
     command::exists("nix") || packages::are_installable()
 }
 
-/// A Nix that works.
-pub(crate) struct Nix {
-    program: PathBuf,
+/// Fails where the flake doesn't evaluate for every system, its lock file doesn't fit it, or its files aren't tidy.
+pub(crate) fn check() -> Result<()> {
+    lint::check()?;
+    let nix = Nix::find_or_fetch()?;
+    nix.check_lock()?;
+    nix.evaluate()
 }
 
-impl Nix {
-    /// The machine's own, else one of Debian's packages.
-    pub(crate) fn find_or_fetch() -> Result<Self> {
-        if command::exists("nix") {
-            return Ok(Self { program: "nix".into() });
-        }
-        packages::ensure_installed(&[packages::MMDEBSTRAP, packages::KEYRING, packages::PATCHELF])?;
-        let inputs = || Inputs::default().text(include_str!("flake.rs")).text(ARCH);
-        let root = cache::entry("nix-root", inputs(), |folder| {
-            let mut unpack = Command::new("mmdebstrap");
-            unpack.args(["--variant=extract", "--include=nix-bin", SUITE]).arg(folder.join("root"));
-            step("unpacking Nix from Debian packages", || command::run(&mut unpack))
-        })?;
-        // Another entry, since it holds the path of the first.
-        let folder = cache::entry("nix", inputs(), |folder| patch(&root.join("root"), &folder.join("nix")))?;
-        Ok(Self { program: folder.join("nix") })
-    }
-
-    /// Fails where the flake doesn't evaluate for every system, or its lock file doesn't fit it.
-    pub(crate) fn check(&self) -> Result<()> {
-        // Without the stand-in: a lock file that doesn't fit would have to be made anew, from the network.
-        command::run(
-            self.nix().args(["flake", "metadata", "--no-update-lock-file"]).arg(paths::workspace()),
-        )?;
-        let mut check = self.nix_with_stand_in(&["flake", "check"]);
-        command::run(check.args(["--no-build", "--all-systems"]).arg(paths::workspace()))
-    }
-
-    fn nix(&self) -> Command {
-        let mut nix = Command::new(&self.program);
-        nix.env("NIX_CONFIG", CONFIGURATION);
-        nix
-    }
-
-    fn nix_with_stand_in(&self, task: &[&str]) -> Command {
-        let stand_in = format!("path:{}", paths::workspace().join("nix/stand-in").display());
-        let mut nix = self.nix();
-        nix.args(task).args(["--override-input", "nixpkgs", &stand_in, "--no-write-lock-file", "--impure"]);
-        nix
-    }
-}
-
-/// Makes Debian's Nix a program of this machine, with the libraries it was made for.
-fn patch(root: &Path, nix: &Path) -> Result<()> {
-    let libraries = root.join(format!("usr/lib/{ARCH}-linux-gnu"));
-    let loader = std::fs::read_dir(&libraries)
-        .context("cannot look into Debian's libraries")?
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")))
-        .context("Debian's loader is missing")?;
-    std::fs::copy(root.join("usr/bin/nix"), nix).context("cannot copy Nix")?;
-    let mut patch = Command::new("patchelf");
-    patch.arg("--set-interpreter").arg(loader);
-    patch.args(["--force-rpath", "--set-rpath"]).arg(libraries);
-    command::run(patch.arg(nix))
+/// Fails where the flake's images aren't, to the last byte of their programs, those that cargo's programs make.
+pub(crate) fn check_images() -> Result<()> {
+    images::check(&Nix::find_or_fetch()?)
 }

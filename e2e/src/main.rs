@@ -7,6 +7,7 @@ mod cache;
 mod cli;
 mod cluster;
 mod command;
+mod crates;
 mod demo;
 mod engine;
 mod environment;
@@ -65,6 +66,7 @@ fn run(task: Task, built: &Built) -> Result<()> {
             let environment = Environment::up(Prepared::get(built)?)?;
             measure::run(&environment)
         }),
+        Task::Images => images::cross::build_all(),
         Task::Verify => Environment::around(built, Afterwards::Restore, || verify::run(built)),
     }
 }

@@ -34,10 +34,17 @@ pub(crate) const MUSL: Package = Package { name: "musl-tools", shown_by: "/usr/b
 pub(crate) const PATCHELF: Package = Package { name: "patchelf", shown_by: "/usr/bin/patchelf" };
 
 /// Downloads Python packages.
-pub(crate) const PIP: Package = Package { name: "python3-pip", shown_by: "/usr/bin/pip3" };
+const PIP: Package = Package { name: "python3-pip", shown_by: "/usr/bin/pip3" };
 
 /// What assembling the node image takes.
 pub(crate) const NODE_IMAGE: [Package; 4] = [MMDEBSTRAP, KEYRING, GCC, LIBC];
+
+/// Runs programs of other processors.
+pub(crate) const QEMU: Package =
+    Package { name: "qemu-user-static", shown_by: "/usr/bin/qemu-aarch64-static" };
+
+/// Finds mistakes in shell scripts.
+pub(crate) const SHELLCHECK: Package = Package { name: "shellcheck", shown_by: "/usr/bin/shellcheck" };
 
 /// Everything that a machine with neither an engine nor a registry needs.
 pub(crate) const ALL: [Package; 6] = [DOCKER, MMDEBSTRAP, KEYRING, GCC, LIBC, MUSL];
@@ -60,6 +67,17 @@ pub(crate) fn ensure_installed(packages: &[Package]) -> Result<()> {
     step("apt-get install", || {
         command::run_to_end(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))
     })
+}
+
+/// Python's package installer.
+pub(crate) fn pip() -> Result<Command> {
+    let mut python = Command::new("python3");
+    if !command::succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
+        ensure_installed(&[PIP])?;
+        python = Command::new("/usr/bin/python3");
+    }
+    python.args(["-m", "pip"]);
+    Ok(python)
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {

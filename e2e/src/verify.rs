@@ -9,10 +9,9 @@ use anyhow::{Result, anyhow};
 use crate::binaries::Binaries;
 use crate::cli::Built;
 use crate::environment::{Environment, Prepared};
-use crate::flake::{self, Nix};
 use crate::lint::Linters;
 use crate::progress::{note, seconds};
-use crate::{binaries, command, fuzzing, interrupt, runner, scenarios};
+use crate::{binaries, command, flake, fuzzing, images, interrupt, runner, scenarios};
 
 /// Runs all checks.
 pub(crate) fn run(built: &Built) -> Result<()> {
@@ -68,11 +67,16 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
             report.skip("cargo deny check, lints of the workflows", "they can't be had (see above)");
         }
     }
+    report.check("the operator's images: size, crates", images::check)?;
+    let (evaluated, of_flake) =
+        ("the flake, with a stand-in for nixpkgs", "the flake's images beside cargo's");
     if flake::is_checkable() {
-        report.check("the flake, with a stand-in for nixpkgs", || Nix::find_or_fetch()?.check())?;
+        report.check(evaluated, flake::check)?;
+        report.check(of_flake, flake::check_images)?;
     } else {
         let reason = "there is neither a Nix nor root, who could make /nix";
-        report.skip("the flake, with a stand-in for nixpkgs", reason);
+        report.skip(evaluated, reason);
+        report.skip(of_flake, reason);
     }
     report
         .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))

@@ -2,7 +2,7 @@
 # its argument names, with builders that run the machine's own cargo, tar and python. Needs --impure and sandbox = false.
 {
   outputs =
-    { self }:
+    { ... }:
     let
       lib = rec {
         genAttrs = names: f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) names);
@@ -10,7 +10,7 @@
         mapAttrs' = f: s: builtins.listToAttrs (map (n: f n s.${n}) (builtins.attrNames s));
         importTOML = p: builtins.fromTOML (builtins.readFile p);
         importJSON = p: builtins.fromJSON (builtins.readFile p);
-        inherit (builtins) attrNames concatMap filter;
+        inherit (builtins) attrNames filter listToAttrs;
         getExe' = d: name: "${d}/bin/${name}";
         getExe = d: "${d}/bin/${d.meta.mainProgram}";
         fileset = {
@@ -39,7 +39,10 @@
               builder = "/bin/sh";
               args = [ "-euc" script ];
               PATH = builtins.getEnv "PATH"; # run nix with --impure
-              RUSTUP_HOME = builtins.getEnv "RUSTUP_HOME"; CARGO_HOME = builtins.getEnv "CARGO_HOME"; HOME = builtins.getEnv "HOME";
+              RUSTUP_HOME = builtins.getEnv "RUSTUP_HOME";
+              RUSTUP_TOOLCHAIN = builtins.getEnv "RUSTUP_TOOLCHAIN";
+              CARGO_HOME = builtins.getEnv "CARGO_HOME";
+              HOME = builtins.getEnv "HOME";
             } // env);
           placeholder = name: run name { } "mkdir -p $out/bin; printf '#!/bin/sh\\nexec /usr/bin/${name} \"$@\"\\n' > $out/bin/${name}; chmod +x $out/bin/${name}" // { meta.mainProgram = name; };
           rustPlatform = target: {
@@ -47,13 +50,32 @@
               args:
               let
                 a = only "buildRustPackage" [
-                  "pname" "version" "src" "cargoLock" "doCheck" "auditable" "buildType" "useNextest" "nativeBuildInputs"
-                  "buildPhase" "installPhase" "stripAllList" "meta" "env" "cargoBuildFlags" "cargoTestFlags" "allowedReferences" "__structuredAttrs"
-                ] args;
+                  "pname"
+                  "version"
+                  "src"
+                  "cargoLock"
+                  "doCheck"
+                  "auditable"
+                  "buildType"
+                  "useNextest"
+                  "nativeBuildInputs"
+                  "buildPhase"
+                  "installPhase"
+                  "stripAllList"
+                  "meta"
+                  "env"
+                  "cargoBuildFlags"
+                  "cargoTestFlags"
+                  "checkFeatures"
+                  "allowedReferences"
+                  "__structuredAttrs"
+                ]
+                  args;
                 type = a.buildType or "release";
                 # nixpkgs' hook says dev for debug, as cargo does.
                 profile = "--profile ${if type == "debug" then "dev" else type}";
                 flags = builtins.concatStringsSep " " ((if target == null then [ ] else [ "--target ${target}" ]) ++ a.cargoBuildFlags or [ ]);
+                cargo = if a.auditable or false then "cargo auditable" else "cargo";
                 dir = if target == null then "" else "${target}/";
                 # What is compiled is kept between builds where a folder for it is given.
                 kept = builtins.getEnv "STAND_IN_TARGET";
@@ -62,8 +84,8 @@
                 cp -r ${a.src} build; chmod -R u+w build; cd build
                 export CARGO_TERM_COLOR=never CARGO_TARGET_DIR=${if kept == "" then "$PWD/target" else kept}
                 cmp Cargo.lock ${a.cargoLock.lockFile}
-                ${a.buildPhase or "cargo build --locked ${profile} ${flags}"}
-                ${if a.doCheck or true then "cargo test --locked ${profile} ${builtins.concatStringsSep " " (a.cargoTestFlags or [ ])}" else ""}
+                ${a.buildPhase or "${cargo} build --locked ${profile} ${flags}"}
+                ${if a.doCheck or true then "cargo test --locked ${profile} ${builtins.concatStringsSep " " (a.cargoTestFlags or [ ])} --features '${builtins.concatStringsSep " " (a.checkFeatures or [ ])}'" else ""}
                 ${a.installPhase or "mkdir -p $out/bin; find $CARGO_TARGET_DIR/${dir}${type} -maxdepth 1 -type f -perm -u+x -exec cp {} $out/bin/ \\;"}
               '' // { nativeBuildInputs = a.nativeBuildInputs or [ ]; meta = a.meta or { }; };
           };
@@ -71,13 +93,14 @@
         {
           inherit system;
           stdenv.hostPlatform = { inherit system; };
+          musl.dev = placeholder "musl-gcc";
           rustPlatform = rustPlatform null;
           # rustup's musl target with Debian's musl-gcc stands for nixpkgs' static cross build
           pkgsStatic.rustPlatform = let p = rustPlatform "x86_64-unknown-linux-musl"; in {
             buildRustPackage = a: p.buildRustPackage (a // { env = (a.env or { }) // { CC_x86_64_unknown_linux_musl = "musl-gcc"; }; });
           };
-          linkFarm = name: es: run name { } (builtins.concatStringsSep ";" (map (e: "mkdir -p $(dirname $out/${e.name}); ln -s ${e.path} $out/${e.name}") es));
-          runCommand = name: env: script: run name { } script;
+          linkFarm = name: es: run name { } (builtins.concatStringsSep ";" (map (e: "mkdir -p $(dirname $out/${e}); ln -s ${es.${e}} $out/${e}") (builtins.attrNames es)));
+          runCommand = name: env: script: run name (only "runCommand" [ "nativeBuildInputs" ] env) script;
           writeShellApplication =
             args:
             let a = only "writeShellApplication" [ "name" "text" "runtimeInputs" "runtimeEnv" "meta" "excludeShellChecks" ] args; in
@@ -86,7 +109,7 @@
             '' // { meta.mainProgram = a.name; };
           check-jsonschema = placeholder "check-jsonschema";
           zizmor = placeholder "zizmor";
-          mkShell = args: run "shell" { } "echo > $out";
+          mkShell = args: run "shell" (only "mkShell" [ "packages" ] args) "echo > $out";
           dockerTools.buildLayeredImage =
             args:
             let
@@ -94,7 +117,7 @@
             in
             run "${baseNameOf a.name}.tar" { passAsFile = [ "conf" ]; conf = builtins.toJSON { config = a.config or { }; name = "${a.name}:${a.tag}"; arch = if system == "aarch64-linux" then "arm64" else "amd64"; }; } ''
               mkdir root; (cd root; ${a.extraCommands or ""})
-              tar -C root --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner -cf layer.tar .
+              tar -C root --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w -cf layer.tar .
               python3 - "$confPath" <<'P'
               import hashlib, json, sys, os
               c = json.load(open(sys.argv[1])); d = hashlib.sha256(open("layer.tar", "rb").read()).hexdigest()
@@ -103,10 +126,10 @@
               n = hashlib.sha256(j.encode()).hexdigest() + ".json"; open("img/" + n, "w").write(j)
               json.dump([{"Config": n, "RepoTags": [c["name"]], "Layers": [d + "/layer.tar"]}], open("img/manifest.json", "w"))
               P
-              tar -C img --sort=name --mtime=@1 --owner=0 --group=0 -cf $out .
+              cd img; tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w -cf $out *
             '';
         }
-        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "rustc" "go" "clippy" "rustfmt" "cargo-deny" "nixfmt-tree" "crane" "cosign" "syft" ] placeholder
+        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "go" "clippy" "rustfmt" "cargo-deny" "nixpkgs-fmt" "deadnix" "git" "python3" "rustup" "shellcheck" "etcd" "kubernetes" "crane" "cosign" "syft" ] placeholder
         // { kubernetes-helm = placeholder "helm"; };
     in
     {

@@ -2,7 +2,6 @@
 //! only writer of what plans speak of. That someone else was faster is an outcome, not an error.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use migrations_api::{Migrator, MigratorStatus, names};
@@ -10,6 +9,8 @@ use migrations_core::plan::{Effect, Plan};
 use serde_json::json;
 
 use crate::locks::Locks;
+use crate::watch::slim::SlimPod;
+use crate::watch::slim_job::SlimJob;
 
 /// What became of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +98,8 @@ impl Executor {
 
     async fn carry_out(&self, migrator: &Migrator, effect: &Effect) -> Result<Outcome, Error> {
         let namespace = migrator.namespace().unwrap_or_default();
-        let jobs = || Api::<Job>::namespaced(self.client.clone(), &namespace);
-        let pods = || Api::<Pod>::namespaced(self.client.clone(), &namespace);
+        let jobs = || Api::<SlimJob>::namespaced(self.client.clone(), &namespace);
+        let pods = || Api::<SlimPod>::namespaced(self.client.clone(), &namespace);
         match effect {
             Effect::CreateJob(job) => {
                 create(&self.client, &namespace, serde_json::from_value((**job).clone())?).await
@@ -144,7 +145,7 @@ async fn create(client: &Client, namespace: &str, job: DynamicObject) -> Result<
     }
 }
 
-async fn start(jobs: &Api<Job>, name: &str, uid: &str, resource_version: &str) -> Result<Outcome, Error> {
+async fn start(jobs: &Api<SlimJob>, name: &str, uid: &str, resource_version: &str) -> Result<Outcome, Error> {
     let patch = json!({
         "metadata": { "uid": uid, "resourceVersion": resource_version },
         "spec": { "suspend": false },
@@ -180,7 +181,7 @@ where
 }
 
 /// A Pod whose time is up is ended by its kubelet, and its logs stay.
-async fn end(pods: &Api<Pod>, name: &str, uid: &str) -> Result<Outcome, Error> {
+async fn end(pods: &Api<SlimPod>, name: &str, uid: &str) -> Result<Outcome, Error> {
     let patch = json!({ "metadata": { "uid": uid }, "spec": { "activeDeadlineSeconds": 1 } });
     let parameters =
         PatchParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PatchParams::default() };

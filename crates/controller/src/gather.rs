@@ -8,12 +8,11 @@ mod owners;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::Job;
 use kube::api::ListParams;
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::snapshot::{Gate, JobFacts, Owners, Policy, Requests, Snapshot};
+use migrations_core::snapshot::{Gate, Owners, Policy, Requests, Snapshot};
 use migrations_core::validate::Valid;
 
 pub use claims::claims;
@@ -26,6 +25,7 @@ use crate::watch::locks::LockWatch;
 use crate::watch::pods::{PodWatches, Seen};
 use crate::watch::runs::with_gone;
 use crate::watch::slim::SlimPod;
+use crate::watch::slim_job::SlimJob;
 
 /// Something could not be read that a decision can't do without.
 #[derive(Debug, thiserror::Error)]
@@ -153,15 +153,15 @@ impl Gatherer {
         }
         let label = format!("{}={}", names::RUN_LABEL, names::label_value(&before.name));
         let of_runs = ListParams::default().labels(&label);
-        let jobs = Api::<Job>::namespaced(self.client.clone(), &before.namespace);
+        let jobs = Api::<SlimJob>::namespaced(self.client.clone(), &before.namespace);
         let pods = Api::<SlimPod>::namespaced(self.client.clone(), &before.namespace);
         let mut all_jobs: Vec<_> =
-            jobs.list(&of_runs).await.map_err(Error::Jobs)?.iter().map(JobFacts::from).collect();
+            jobs.list(&of_runs).await.map_err(Error::Jobs)?.into_iter().map(|job| job.facts).collect();
         // The name of the run's Job may be that of somebody else's, which lacks the label.
         let claimed = fresh.status.as_ref().and_then(|status| status.current.as_ref());
         if let Some(run) = claimed.filter(|run| !all_jobs.iter().any(|job| job.name == run.job)) {
             let named = jobs.get_opt(&run.job).await.map_err(Error::Jobs)?;
-            all_jobs.extend(named.as_ref().map(JobFacts::from));
+            all_jobs.extend(named.map(|job| job.facts));
         }
         let listed = pods.list(&of_runs).await.map_err(Error::RunPods)?;
         let locks = self.read_locks(&before, valid).await?;

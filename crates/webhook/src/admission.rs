@@ -115,7 +115,12 @@ impl Admission {
             }
             Verdict::Inject(injection) => {
                 // The Pod shows it; a line of log would take as long as the waiter.
-                tracing::debug!(namespace, name = name(), waiters = injection.containers.len(), "a Pod waits");
+                tracing::debug!(
+                    namespace,
+                    name = name(),
+                    waiters = injection.containers.len(),
+                    "a Pod waits"
+                );
                 Ok(Outcome::patched(&patch(pod, &injection)))
             }
         }

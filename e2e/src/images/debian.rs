@@ -76,14 +76,10 @@ impl Root<'_> {
 
 /// Installs Python packages for the Python of [`SUITE`] into a folder, whatever Python this machine has.
 pub(super) fn python_packages(requirements: &Path, folder: &Path) -> Result<PathBuf> {
-    let mut pip = Command::new("python3");
-    if !command::succeeds(Command::new("python3").args(["-m", "pip", "--version"])) {
-        packages::ensure_installed(&[packages::PIP])?;
-        pip = Command::new("/usr/bin/python3");
-    }
+    let mut pip = packages::pip()?;
     let to = folder.join("packages");
     // Dependencies are pinned with everything else; pip would ask for those of the Python that it runs on.
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]);
+    pip.args(["install", "--quiet", "--no-deps", "--no-compile", "--require-hashes"]);
     pip.args(["--only-binary=:all:", "--implementation=cp", "--python-version=3.13"]);
     for tag in ["manylinux_2_28", "manylinux_2_17", "manylinux2014"] {
         pip.arg(format!("--platform={tag}_{ARCH}"));

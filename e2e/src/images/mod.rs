@@ -2,8 +2,12 @@
 //! engine, from nothing that only this machine has. Must not know of the cluster.
 
 mod app;
+pub(crate) mod architecture;
+pub(crate) mod archive;
+pub(crate) mod cross;
 mod debian;
-mod operator;
+pub(crate) mod description;
+pub(crate) mod operator;
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::architecture::Architecture;
 use crate::command;
 use crate::engine::Engine;
 use crate::progress::step;
@@ -21,13 +26,17 @@ const REGISTRY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Makes every image, or takes the operator's from `archives`; returns the references to load into the cluster.
 pub(crate) fn all(engine: &Engine, archives: Option<&Path>) -> Result<Vec<String>> {
-    let operator = match archives {
-        Some(folder) => operator::take(engine, folder),
-        None => operator::build(engine),
-    };
+    let built = archives
+        .map_or_else(|| Architecture::own().and_then(operator::build), |folder| Ok(folder.to_owned()));
+    let operator = built.and_then(|folder| operator::take(engine, &folder));
     let mut images = operator.context("the operator's images")?;
     images.extend(app::build(engine).context("the application's images")?);
     Ok(images)
+}
+
+/// Builds the operator's images; fails where one is larger than it may be, or doesn't say what crates it is made of.
+pub(crate) fn check() -> Result<()> {
+    operator::check(&operator::build(Architecture::own()?)?)
 }
 
 /// Whether the engine has `image`, made from `content`.
@@ -45,14 +54,22 @@ fn is_current(engine: &Engine, image: &str, content: &str) -> bool {
 
 /// Makes an image of one layer from a tar, in place of the one that has the name now.
 fn import(engine: &Engine, tar: &Path, changes: &[&str], content: &str, image: &str) -> Result<()> {
-    let replaced = command::output(engine.docker().args(["image", "inspect", "--format", "{{.Id}}", image]));
     let mut import = engine.docker();
     import.args(["import", "--change", &format!("LABEL {CONTENT}={content}")]);
     for change in changes {
         import.args(["--change", change]);
     }
-    command::run(import.arg(tar).arg(image))?;
-    if let Ok(replaced) = replaced {
+    replace(engine, image, import.arg(tar).arg(image))
+}
+
+/// Runs `make`, which makes an image in place of the one that has the name now.
+fn replace(engine: &Engine, image: &str, make: &mut Command) -> Result<()> {
+    let id = || command::output(engine.docker().args(["image", "inspect", "--format", "{{.Id}}", image]));
+    let replaced = id();
+    command::run(make)?;
+    if let Ok(replaced) = replaced
+        && id().is_ok_and(|made| made != replaced)
+    {
         // It has lost its name. Where something still uses it, it stays.
         let _ = command::run(engine.docker().args(["rmi", &replaced]));
     }

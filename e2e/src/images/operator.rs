@@ -1,172 +1,140 @@
 //! The operator's images: one static program each, and nothing else in them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::env::consts::ARCH;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
+use super::architecture::Architecture;
+use super::archive::{self, Archive};
+use super::cross;
+use super::description::{Description, file_name};
 use crate::engine::Engine;
 use crate::progress::step;
-use crate::{command, packages, paths};
-
-/// The operator has one version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The images as Nix makes them too: what they are called and what is said of them.
-const DESCRIPTION: &str = include_str!("../../../nix/images.json");
-
-/// What the images have in common.
-#[derive(Deserialize)]
-struct Description {
-    registry: String,
-    user: String,
-    programs: BTreeMap<String, Program>,
-}
-
-/// A program with an image of its own.
-#[derive(Deserialize)]
-struct Program {
-    profile: String,
-    description: String,
-}
-
-impl Description {
-    fn read() -> Result<Self> {
-        serde_json::from_str(DESCRIPTION).context("nix/images.json")
-    }
-
-    /// What the manifests call the image of a program.
-    fn reference(&self, name: &str) -> String {
-        format!("{}/migrations-{name}:{VERSION}", self.registry)
-    }
-
-    /// The configuration of a program's image, as changes to an empty one.
-    fn changes(&self, name: &str, program: &Program) -> Vec<String> {
-        let labels = [
-            ("title", format!("migrations-{name}")),
-            ("description", program.description.clone()),
-            ("version", VERSION.to_owned()),
-            ("licenses", env!("CARGO_PKG_LICENSE").to_owned()),
-            ("source", env!("CARGO_PKG_REPOSITORY").to_owned()),
-            ("revision", "unknown".to_owned()),
-        ];
-        let label = |(key, value): &(&str, String)| format!("LABEL org.opencontainers.image.{key}={value:?}");
-        let entrypoint = format!(r#"ENTRYPOINT ["/migrations-{name}"]"#);
-        [entrypoint, format!("USER {}", self.user)].into_iter().chain(labels.iter().map(label)).collect()
-    }
-}
+use crate::{command, crates, packages, paths};
 
 /// Takes the images from archives named after the programs; returns what the manifests call them.
 pub(super) fn take(engine: &Engine, folder: &Path) -> Result<Vec<String>> {
     let description = Description::read()?;
-    let images: Vec<_> = description.programs.keys().map(|name| description.reference(name)).collect();
-    for (name, image) in description.programs.keys().zip(&images) {
-        let archive = folder.join(format!("{name}.tar"));
+    let mut images = Vec::new();
+    for name in description.programs.keys() {
+        let (archive, image) = (archive_in(folder, name), description.reference(name));
         ensure!(archive.is_file(), "--images {}: there is no {name}.tar in it", folder.display());
-        command::run(engine.docker().args(["load", "--quiet", "--input"]).arg(&archive))?;
+        let mut load = engine.docker();
+        load.args(["load", "--quiet", "--input"]).arg(&archive);
+        super::replace(engine, &image, &mut load)?;
         ensure!(
-            engine.has_image(image),
+            engine.has_image(&image),
             "{} doesn't hold {image}, which the manifests ask for",
             archive.display()
         );
+        images.push(image);
     }
     Ok(images)
 }
 
-/// Builds the programs and their images; returns what the manifests call them.
-pub(super) fn build(engine: &Engine) -> Result<Vec<String>> {
-    let target = format!("{ARCH}-unknown-linux-musl");
-    packages::ensure_installed(&[packages::GCC, packages::LIBC, packages::MUSL])?;
-    if command::exists("rustup") {
-        command::run(
-            Command::new("rustup").args(["target", "add", &target]).current_dir(paths::workspace()),
-        )?;
-    }
+/// Builds the programs and packs each as an archive; returns the folder that these are in.
+pub(crate) fn build(architecture: Architecture) -> Result<PathBuf> {
     let description = Description::read()?;
     // Profile by profile, so that what the programs of one need of shared dependencies doesn't end up in another's.
     let profiles: BTreeSet<_> = description.programs.values().map(|program| &program.profile).collect();
     for profile in profiles {
         let of_profile = description.programs.iter().filter(|(_, program)| program.profile == *profile);
-        let packages: Vec<_> = of_profile.map(|(name, _)| format!("migrations-{name}")).collect();
-        step(format!("compiling {}", packages.join(" and ")), || {
-            command::run(&mut cargo(&target, profile, &packages))
+        let packages: Vec<_> = of_profile.map(|(name, _)| file_name(name)).collect();
+        let mut compile = cargo(architecture)?;
+        compile.args(["--profile", profile]);
+        for package in &packages {
+            compile.args(["--package", package]);
+        }
+        step(format!("compiling {} for {}", packages.join(" and "), architecture.name()), || {
+            command::run(&mut compile)
         })?;
     }
-    let folder = target_folder().join(&target);
-    let image = |(name, program): (&String, &Program)| {
-        image(engine, &description, name, program, &folder.join(&program.profile))
-    };
-    description.programs.iter().map(image).collect()
+    let folder = compiled().join("images").join(architecture.name());
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (name, program) in &description.programs {
+        let file = compiled().join(architecture.target()).join(&program.profile).join(file_name(name));
+        let configuration = description.configuration(name, program, architecture);
+        archive::pack(&file, &description.reference(name), configuration, &archive_in(&folder, name))
+            .with_context(|| format!("cannot pack {name}"))?;
+    }
+    Ok(folder)
 }
 
-fn cargo(target: &str, profile: &str, packages: &[String]) -> Command {
+/// `cargo build` of static programs, with the list of their crates in them.
+fn cargo(architecture: Architecture) -> Result<Command> {
+    let target = architecture.target();
+    if command::exists("rustup") {
+        command::run(
+            Command::new("rustup").args(["target", "add", &target]).current_dir(paths::workspace()),
+        )?;
+    }
     let mut cargo = command::cargo();
-    cargo.args(["build", "--profile", profile, "--target", target, "--target-dir"]).arg(target_folder());
-    for package in packages {
-        cargo.args(["--package", package]);
-    }
+    // Programs don't depend on who compiles them.
+    cargo.env_remove("RUSTFLAGS").env("PATH", crates::path(&[crates::AUDITABLE])?).arg("auditable");
     // Some dependencies have C in them.
-    cargo.env(format!("CC_{}", target.replace('-', "_")), "musl-gcc");
-    cargo
+    if architecture == Architecture::own()? {
+        if !command::exists("musl-gcc") {
+            packages::ensure_installed(&[packages::MUSL])?;
+        }
+        cargo.arg("build").env(format!("CC_{}", target.replace('-', "_")), "musl-gcc");
+    } else {
+        cross::compile_with_zig(&mut cargo)?;
+    }
+    cargo.args(["--target", &target, "--target-dir"]).arg(compiled());
+    Ok(cargo)
 }
 
-fn target_folder() -> PathBuf {
+/// Fails where an image has anything but its program, is larger than it may be, or doesn't say what crates the program is
+/// made of.
+pub(crate) fn check(folder: &Path) -> Result<()> {
+    let description = Description::read()?;
+    for (name, program) in &description.programs {
+        let archive = Archive::open(&archive_in(folder, name))?;
+        let size = archive.compressed()?;
+        println!("{name}: {} kB, compressed {} kB", archive.size()? / 1000, size / 1000);
+        ensure!(
+            size <= program.budget,
+            "{name} takes {size} bytes, {} more than its budget in nix/images.json",
+            size - program.budget
+        );
+        let files = archive.content()?.files;
+        ensure!(
+            matches!(&files[..], [layer] if layer.len() == 2 && layer[1].ends_with(&format!("./{}", file_name(name)))),
+            "{name}: there is more in the image than its program: {files:?}"
+        );
+        let program = archive.program(&file_name(name))?;
+        ensure!(!mentions(&program, b"/nix/store/")?, "{name} refers to the store of Nix");
+        let crates = crates_of(&program)?;
+        let own = format!("\"{}\"", file_name(name));
+        ensure!(
+            crates.contains(&own) && crates.contains("\"rustls\""),
+            "{name} names its crates wrong: {crates}"
+        );
+    }
+    Ok(())
+}
+
+/// Whether these bytes are anywhere in a file.
+fn mentions(file: &Path, bytes: &[u8]) -> Result<bool> {
+    let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(content.windows(bytes.len()).any(|window| window == bytes))
+}
+
+/// What a program says that it is made of, as a scanner of images would find it.
+fn crates_of(program: &Path) -> Result<String> {
+    command::output(crates::command(crates::AUDIT_INFO)?.arg(program))
+        .with_context(|| format!("{} doesn't say what crates it is made of", program.display()))
+}
+
+/// The archive of a program's image in a folder of them.
+pub(crate) fn archive_in(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.tar"))
+}
+
+/// Where cargo keeps what it compiled.
+pub(crate) fn compiled() -> PathBuf {
     paths::workspace().join("target")
-}
-
-fn image(
-    engine: &Engine,
-    description: &Description,
-    name: &str,
-    program: &Program,
-    folder: &Path,
-) -> Result<String> {
-    let (image, changes) = (description.reference(name), description.changes(name, program));
-    let file = format!("migrations-{name}");
-    let binary = folder.join(&file);
-    let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    let content = hexadecimal(&Sha256::new_with_prefix(bytes).chain_update(changes.concat()).finalize());
-    if super::is_current(engine, &image, &content) {
-        return Ok(image);
-    }
-    let work = tempfile::tempdir()?;
-    let tar = work.path().join("image.tar");
-    // The same program gives the same image, whenever and by whomever it is made.
-    let mut pack = Command::new("tar");
-    pack.args([
-        "--owner=0",
-        "--group=0",
-        "--numeric-owner",
-        "--mtime=@0",
-        "--mode=0555",
-        "--create",
-        "--file",
-    ]);
-    command::run(pack.arg(&tar).arg("--directory").arg(folder).arg(&file))?;
-    let changes: Vec<_> = changes.iter().map(String::as_str).collect();
-    super::import(engine, &tar, &changes, &content, &image)?;
-    Ok(image)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_are_written_as_everyone_writes_them() {
-        assert!(hexadecimal(&Sha256::digest("")).starts_with("e3b0c44298fc1c14"));
-    }
 }

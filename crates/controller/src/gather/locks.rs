@@ -1,14 +1,14 @@
 //! Reads the locks that concern a Migrator: the one that its spec names, and those that it holds.
 
-use k8s_openapi::api::batch::v1::Job;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use migrations_api::{Migrator, names};
-use migrations_core::snapshot::{JobFacts, LockFacts, LockHolder, Snapshot};
+use migrations_core::snapshot::{LockFacts, LockHolder, Snapshot};
 use migrations_core::validate::Valid;
 
 use super::{Error, Gatherer};
 use crate::watch::slim::SlimPod;
+use crate::watch::slim_job::SlimJob;
 
 impl Gatherer {
     /// As watched.
@@ -53,9 +53,9 @@ impl Gatherer {
         }
         let label = format!("{}={}", names::RUN_LABEL, names::label_value(name));
         let of_runs = ListParams::default().labels(&label);
-        let jobs = Api::<Job>::namespaced(self.client.clone(), namespace);
+        let jobs = Api::<SlimJob>::namespaced(self.client.clone(), namespace);
         let jobs = jobs.list(&of_runs).await.map_err(Error::Lock)?;
-        if jobs.iter().map(JobFacts::from).any(|job| job.owner_uid.as_ref() == Some(uid)) {
+        if jobs.iter().any(|job| job.facts.owner_uid.as_ref() == Some(uid)) {
             return Ok(false);
         }
         // Its Pods can't be told from those of another Migrator of the name any more.

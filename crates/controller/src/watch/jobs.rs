@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
-use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, ResourceExt};
@@ -13,6 +12,7 @@ use migrations_core::snapshot::JobFacts;
 use migrations_process::probes::Part;
 
 use super::labels::RunLabels;
+use super::slim_job::SlimJob;
 use super::{Queue, RunOf};
 
 /// Runs' Jobs by name: what decisions read of them.
@@ -33,14 +33,14 @@ impl JobWatch {
     /// Watches for as long as it is polled, and has the Migrator of each changed Job looked at.
     pub async fn run(self, client: Client, labels: RunLabels, queue: Queue, synced: Part) {
         let config = watcher::Config::default().labels(names::RUN_LABEL);
-        let mut stream = std::pin::pin!(watch(Api::<Job>::all(client), config).default_backoff());
+        let mut stream = std::pin::pin!(watch(Api::<SlimJob>::all(client), config).default_backoff());
         let mut listed = Jobs::new();
         let tell = |run_of: &RunOf| labels.tell(run_of, &queue);
         while let Some(event) = stream.next().await {
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(job)) => {
-                    if let Some((run_of, job)) = entry(&job) {
+                    if let Some((run_of, job)) = entry(job) {
                         listed.entry(run_of).or_default().insert(job.name.clone(), job);
                     }
                 }
@@ -53,13 +53,13 @@ impl JobWatch {
                     synced.set(true);
                 }
                 Ok(Event::Apply(job)) => {
-                    if let Some((run_of, job)) = entry(&job) {
+                    if let Some((run_of, job)) = entry(job) {
                         self.lock().entry(run_of.clone()).or_default().insert(job.name.clone(), job);
                         tell(&run_of);
                     }
                 }
                 Ok(Event::Delete(job)) => {
-                    if let Some((run_of, job)) = entry(&job) {
+                    if let Some((run_of, job)) = entry(job) {
                         self.remove(&run_of, &job.name);
                         tell(&run_of);
                     }
@@ -87,7 +87,7 @@ impl JobWatch {
     }
 }
 
-fn entry(job: &Job) -> Option<(RunOf, JobFacts)> {
+fn entry(job: SlimJob) -> Option<(RunOf, JobFacts)> {
     let label = job.labels().get(names::RUN_LABEL)?.clone();
-    Some((RunOf { namespace: job.namespace()?, label }, JobFacts::from(job)))
+    Some((RunOf { namespace: job.namespace()?, label }, job.facts))
 }

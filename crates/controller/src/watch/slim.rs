@@ -73,7 +73,7 @@ struct Read {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ReadMetadata {
+pub(super) struct ReadMetadata {
     namespace: Option<String>,
     name: Option<String>,
     uid: Option<String>,
