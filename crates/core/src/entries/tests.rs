@@ -221,6 +221,15 @@ fn unproven_only_what_is_there_stays_and_trusts_whom_it_trusts() {
 }
 
 #[test]
+fn an_entry_that_stays_changes_in_whom_it_trusts_and_in_nothing_else() {
+    let mut entry = settled(&[one("a", &json!({}), &["v1"])], "41", &[]).remove(0);
+    entry["fieldOfTheFuture"] = json!(1);
+    let trusting = trusting(&entry, "bmV3");
+    entry["clientConfig"]["caBundle"] = json!("bmV3");
+    assert_eq!(trusting, entry);
+}
+
+#[test]
 fn an_entry_is_found_by_the_migrators_in_its_path() {
     let entry = &settled(&[one("a", &json!({}), &[]), one("b", &json!({}), &[])], "41", &[])[0];
     let uids = |uid: &str| BTreeSet::from([uid.to_owned()]);
