@@ -16,9 +16,12 @@ use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
 use crate::tokens::{Caller, Refusal, Tokens};
-use crate::view::View;
+use crate::view::{TooManyAbsent, View};
 
 const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Of objects' names, in bytes.
+const LONGEST_NAME: usize = 253;
 
 /// Answers waiters. Clones speak of the same view.
 #[derive(Clone, Debug)]
@@ -67,7 +70,18 @@ impl Questions {
             );
             return text(StatusCode::FORBIDDEN, message);
         }
-        let answer = self.answer(&question, uid).await;
+        // Long names cost as much as many. There are no Migrators of such.
+        if question.migrator.len() > LONGEST_NAME {
+            let message = format!("no Migrator's name has more than {LONGEST_NAME} characters\n");
+            return text(StatusCode::BAD_REQUEST, message);
+        }
+        let answer = match self.answer(&question, uid).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(namespace, pod, asked = question.migrator, "a question is refused: {error}");
+                return text(StatusCode::TOO_MANY_REQUESTS, format!("{error}\n"));
+            }
+        };
         serde_json::to_vec(&answer).map_or_else(
             |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
             json,
@@ -86,19 +100,19 @@ impl Questions {
 
     /// The answer for the Pod with that uid: at once where it is news to the waiter, else when it
     /// changes or the time is up.
-    pub async fn answer(&self, question: &Question, pod_uid: &str) -> Answer {
-        let mut watched = self.view.watch(&question.namespace, &question.migrator);
+    async fn answer(&self, question: &Question, pod_uid: &str) -> Result<Answer, TooManyAbsent> {
+        let mut watched = self.view.watch(&question.namespace, &question.migrator)?;
         let held = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
         tokio::pin!(held);
         loop {
             let answer = answer(question, pod_uid, watched.current().known());
             if question.seen.as_deref() != Some(&answer.version) {
-                return answer;
+                return Ok(answer);
             }
             tokio::select! {
                 () = watched.changed() => {}
-                () = &mut held => return answer,
-                () = self.end.requested() => return answer,
+                () = &mut held => return Ok(answer),
+                () = self.end.requested() => return Ok(answer),
             }
         }
     }
