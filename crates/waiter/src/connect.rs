@@ -125,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn every_step_has_its_own_limit() {
+        let limits = Limits::USUAL;
+        let timeouts = agent("10.0.0.7:9444", Vec::new(), limits).config().timeouts();
+        let [resolve, connect, answer] = [limits.resolve, limits.connect, limits.answer].map(Some);
+        assert_eq!((timeouts.resolve, timeouts.connect, timeouts.global), (resolve, connect, answer));
+        assert!(resolve < connect && connect < answer);
+    }
+
+    #[test]
     fn an_address_needs_no_resolver() {
         let only = Only("[fd00::7]:9444".to_owned());
         let found = only.resolve(&Uri::default(), &Config::default(), NextTimeout::default()).unwrap();

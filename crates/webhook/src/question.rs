@@ -41,24 +41,11 @@ impl Questions {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if request.uri().path() != QUESTION_PATH {
-            return text(StatusCode::NOT_FOUND, format!("questions go to {QUESTION_PATH}\n"));
-        }
-        if request.method() != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "questions come with POST\n");
-        }
-        // Before the body: nothing is read of who isn't known.
-        let caller = match self.caller(request.headers()).await {
-            Ok(caller) => caller,
-            Err(refusal) => return refuse(&refusal),
-        };
-        let body = match read_body(request.into_body(), MAX_BODY, BODY_TIME).await {
-            Ok(body) => body,
-            Err(error) => return text(error.status(), format!("{error}\n")),
-        };
-        let question = match serde_json::from_slice::<Question>(&body) {
-            Ok(question) => question,
-            Err(error) => return text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")),
+        // By itself, and boxed: what came with the request, the buffer of 8 KiB that its body is in above
+        // all, would else be kept for as long as the answer is waited for.
+        let (caller, question) = match Box::pin(self.hear(request)).await {
+            Ok(heard) => heard,
+            Err(refusal) => return refusal,
         };
         let Caller { namespace, pod, uid } = &*caller;
         if question.namespace != *namespace {
@@ -86,6 +73,27 @@ impl Questions {
             |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
             json,
         )
+    }
+
+    /// Whose question it is, and what is asked.
+    async fn hear<B>(&self, request: Request<B>) -> Result<(Arc<Caller>, Question), Response<Full<Bytes>>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if request.uri().path() != QUESTION_PATH {
+            return Err(text(StatusCode::NOT_FOUND, format!("questions go to {QUESTION_PATH}\n")));
+        }
+        if request.method() != Method::POST {
+            return Err(text(StatusCode::METHOD_NOT_ALLOWED, "questions come with POST\n"));
+        }
+        // Before the body: nothing is read of who isn't known.
+        let caller = self.caller(request.headers()).await.map_err(|refusal| refuse(&refusal))?;
+        let body = read_body(request.into_body(), MAX_BODY, BODY_TIME).await;
+        let body = body.map_err(|error| text(error.status(), format!("{error}\n")))?;
+        let question = serde_json::from_slice(&body)
+            .map_err(|error| text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")))?;
+        Ok((caller, question))
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
