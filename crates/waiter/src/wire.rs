@@ -40,7 +40,7 @@ impl Connector<()> for Reach {
                     return Ok(Some(Wire { stream, buffers }));
                 }
                 Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    failed = Error::Timeout(Timeout::Connect)
+                    failed = Error::Timeout(Timeout::Connect);
                 }
                 Err(error) => failed = error.into(),
             }

@@ -41,9 +41,9 @@ impl Questions {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        // By itself, and boxed: what came with the request, the buffer of 8 KiB that its body is in above
-        // all, would else be kept for as long as the answer is waited for.
-        let (caller, question) = match Box::pin(self.hear(request)).await {
+        // By itself: what came with the request, the buffer of 8 KiB that its body is in above all, would
+        // else be kept for as long as the answer is waited for.
+        let (caller, question) = match self.hear(request).await {
             Ok(heard) => heard,
             Err(refusal) => return refusal,
         };
