@@ -352,7 +352,10 @@ async fn the_one_without_a_request_for_longest_makes_room_and_the_limit_stays() 
     let server = Server::start(Limits { connections: 2, ..PATIENT }).await;
     let mut longest = server.tls("http/1.1").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut other = server.tls("http/1.1").await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let elsewhere = socket.connect(([127, 0, 0, 1], server.port).into()).await.unwrap();
+    let mut other = server.tls_over(elsewhere, "localhost", "http/1.1").await.unwrap();
     // Now both could be sent away.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let mut further = timeout(SOON, server.tls("http/1.1")).await.expect("its turn");
