@@ -249,3 +249,28 @@ async fn an_entry_that_moves_is_somewhere_all_the_while() {
     }
     assert!(writes > 8, "{writes}");
 }
+
+/// An entry there could keep the cluster's own Pods, or the webhook's, from starting.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_for_a_migrator_in_an_excluded_namespace() {
+    let mut kept = Kept::start(true).await;
+    let shop = migrator("shop").namespace("kube-system").selecting("app", "shop").json();
+    kept.list(vec![serde_json::from_value(shop.clone()).unwrap()]);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(kept.is_ready() && kept.entries().is_empty());
+    assert!(!kept.server.writes().iter().any(|it| it.contains("kube-system")));
+    assert_eq!(kept.gates.of(&serde_json::from_value(shop).unwrap()), Gate::Excluded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_not_in_place_before_waiters_know_whom_to_trust() {
+    let mut kept = Kept::start(true).await;
+    for _ in 0..100 {
+        kept.server.fail(Fault::refuse(Method::GET, "configmaps", 500));
+    }
+    kept.list(vec![serde_json::from_value(migrator("shop").selecting("app", "shop").json()).unwrap()]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!kept.is_ready() && kept.entries().is_empty());
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(kept.is_ready());
+}
