@@ -20,6 +20,7 @@ use migrations_core::snapshot::Gate;
 use migrations_process::probes::Readiness;
 use migrations_testkit::builders::{existing, migrator};
 use migrations_testkit::recording::{Fault, RecordingServer};
+use rstest::rstest;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -28,7 +29,7 @@ struct Kept {
     server: RecordingServer,
     writer: Writer<Guarded>,
     readiness: Readiness,
-    _certificates: CertificateKeeper,
+    certificates: CertificateKeeper,
     gates: Gates,
 }
 
@@ -41,8 +42,7 @@ impl Kept {
             for name in configurations([], &endpoint).keys() {
                 empty(&server, name);
             }
-            let answer = format!("{ANSWERED}{}", probe::REACHED);
-            server.fail(Fault::refuse_saying(Method::POST, "/pods", 403, &answer));
+            reach(&server);
         }
         let (migrators, writer) = reflector::store::<Guarded>();
         let (readiness, [in_place]) = Readiness::of(["gate"]);
@@ -63,7 +63,7 @@ impl Kept {
             in_place,
         };
         tokio::spawn(keeper.run());
-        Self { server, writer, readiness, _certificates: certificates, gates }
+        Self { server, writer, readiness, certificates, gates }
     }
 
     fn list(&mut self, migrators: Vec<Guarded>) {
@@ -71,6 +71,28 @@ impl Kept {
         for event in [Event::Init].into_iter().chain(all).chain([Event::InitDone]) {
             self.writer.apply_watcher_event(&event);
         }
+    }
+
+    /// Has the authority replaced, seven years after it was made; what the API server trusts after
+    /// that can't be known before the webhook is reached.
+    async fn change_authority(&mut self) {
+        let later = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(7 * 365 * 24);
+        self.certificates.look(later).await.unwrap();
+    }
+
+    /// What the entries of Migrators trust, and the waiters of namespace `shop`.
+    fn trusted(&self) -> (Vec<String>, String) {
+        let bundle =
+            |entry: serde_json::Value| entry["clientConfig"]["caBundle"].as_str().unwrap().to_owned();
+        let map = self.server.object(BUNDLE).unwrap();
+        (self.entries().into_iter().map(bundle).collect(), map["data"][names::CA_BUNDLE_KEY].to_string())
+    }
+
+    /// What the entry trusts that is always there.
+    fn required_trusts(&self) -> String {
+        let object =
+            self.server.object(&format!("{CONFIGURATIONS}/{}", names::REQUIRED_CONFIGURATION)).unwrap();
+        object["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap().to_owned()
     }
 
     fn is_ready(&self) -> bool {
@@ -89,6 +111,14 @@ const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebh
 
 /// The API server refuses the probe so when the webhook has answered.
 const ANSWERED: &str = "admission webhook \"probe.migrations.coderanger.net\" denied the request: ";
+
+const BUNDLE: &str = "/api/v1/namespaces/shop/configmaps/migrations-ca-bundle";
+
+/// The next probe reaches the webhook.
+fn reach(server: &RecordingServer) {
+    let answer = format!("{ANSWERED}{}", probe::REACHED);
+    server.fail(Fault::refuse_saying(Method::POST, "/pods", 403, &answer));
+}
 
 /// As the manifests ship it.
 fn empty(server: &RecordingServer, name: &str) {
@@ -157,4 +187,90 @@ async fn an_entry_stays_while_the_waiters_trust_cannot_be_written() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     assert!(matches!(of(&kept.gates), Gate::Pending(why) if why.contains("ConfigMap")));
     assert_eq!(kept.entries(), before);
+}
+
+/// Else a change of authority waits for them, and so does every Pod of the cluster in the end.
+#[rstest]
+#[case::cannot_be_read(json!({ "selector": "x" }), 20, 1)]
+#[case::cannot_be_read_where_the_webhook_is_reached_at_once(json!({ "selector": "x" }), 0, 1)]
+#[case::is_not_valid(json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] } }), 20, 0)]
+#[tokio::test(start_paused = true)]
+async fn the_waiters_and_the_entry_trust_a_new_authority_of_a_migrator_that(
+    #[case] spec: serde_json::Value,
+    #[case] failing_probes: usize,
+    #[case] entries: usize,
+) {
+    let mut kept = Kept::start(true).await;
+    let mut shop = migrator("shop").selecting("app", "shop").json();
+    kept.list(vec![serde_json::from_value(shop.clone()).unwrap()]);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let before = kept.trusted();
+    assert_eq!(before.0.len(), 1);
+
+    shop["spec"] = spec;
+    kept.list(vec![serde_json::from_value(shop).unwrap()]);
+    for _ in 0..failing_probes {
+        kept.server.fail(Fault::refuse_saying(Method::POST, "/pods", 500, "no route to host"));
+    }
+    reach(&kept.server);
+    kept.change_authority().await;
+    if failing_probes > 0 {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(entries == 0 || kept.trusted().0 == before.0, "not before it is proven");
+        tokio::time::sleep(Duration::from_mins(10)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let after = kept.trusted();
+    assert_eq!(after.0.len(), entries);
+    assert!(after.0.iter().all(|bundle| *bundle != before.0[0] && *bundle == kept.required_trusts()));
+    assert_ne!(after.1, before.1, "its waiters are told");
+}
+
+/// The entry of another selector may be in another configuration: after each single write there is one.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_moves_is_somewhere_all_the_while() {
+    let mut kept = Kept::start(true).await;
+    for app in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let shop = migrator("shop").selecting("app", app).json();
+        kept.list(vec![serde_json::from_value(shop).unwrap()]);
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        assert_eq!(kept.entries().len(), 1);
+    }
+    let entries = |it: &serde_json::Value| it["webhooks"].as_array().unwrap().len();
+    let requests = kept.server.requests();
+    let shard =
+        |path: &str| (0..names::ENTRY_SHARDS).any(|it| path.ends_with(&names::entry_configuration(it)));
+    let shards = requests.iter().filter(|it| it.method == Method::PUT && shard(&it.path));
+    let (mut found, mut writes) = (std::collections::BTreeMap::new(), 0);
+    for write in shards {
+        found.insert(&write.path, entries(&write.body));
+        assert!(found.values().sum::<usize>() > 0, "after {writes} writes");
+        writes += 1;
+    }
+    assert!(writes > 8, "{writes}");
+}
+
+/// An entry there could keep the cluster's own Pods, or the webhook's, from starting.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_for_a_migrator_in_an_excluded_namespace() {
+    let mut kept = Kept::start(true).await;
+    let shop = migrator("shop").namespace("kube-system").selecting("app", "shop").json();
+    kept.list(vec![serde_json::from_value(shop.clone()).unwrap()]);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(kept.is_ready() && kept.entries().is_empty());
+    assert!(!kept.server.writes().iter().any(|it| it.contains("kube-system")));
+    assert_eq!(kept.gates.of(&serde_json::from_value(shop).unwrap()), Gate::Excluded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_not_in_place_before_waiters_know_whom_to_trust() {
+    let mut kept = Kept::start(true).await;
+    for _ in 0..100 {
+        kept.server.fail(Fault::refuse(Method::GET, "configmaps", 500));
+    }
+    kept.list(vec![serde_json::from_value(migrator("shop").selecting("app", "shop").json()).unwrap()]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!kept.is_ready() && kept.entries().is_empty());
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(kept.is_ready());
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use caller::{Caller, Named};
 use caller::{path, probe_path, required_path};
-pub use in_place::{compare_after, differ, refusal, speaks_of};
+pub use in_place::{compare_after, differ, refusal, speaks_of, trusting};
 
 /// Name of the port of the webhook's Pods that the Service leads to.
 const WEBHOOK_PORT_NAME: &str = "admission";

@@ -101,7 +101,7 @@ pub async fn serve<H, F>(
         open.spawn(async move {
             tokio::select! {
                 () = place.is_needed() => tracing::debug!("an idle connection made room for another"),
-                () = connection(stream, acceptor, limits, end, handler, &place) => {}
+                () = connection(stream, acceptor, &limits, end, handler, &place) => {}
             }
         });
     }
@@ -115,7 +115,7 @@ pub async fn serve<H, F>(
 async fn connection<H, F>(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    limits: Limits,
+    limits: &Limits,
     end: Shutdown,
     handler: H,
     place: &Place,
@@ -125,19 +125,24 @@ async fn connection<H, F>(
 {
     // Answers are small and waited for.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+    let (stream, speaks_http_2) = match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await
+    {
+        // Looked at here and not later: what has been borrowed is kept beside what it is moved into.
+        Ok(Ok(stream)) => {
+            let speaks_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            (stream, speaks_http_2)
+        }
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let activity = place.activity();
+    let (activity, most) = (place.activity(), limits.request);
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, request_in_flight) = (handler.clone(), Activity::enter(activity));
         async move {
             // In a box: what answers is large, and what is around it is moved a dozen times.
             let answered = Box::pin(async move { handler(request).await });
             let answered = AssertUnwindSafe(answered).catch_unwind();
-            let response = match tokio::time::timeout(limits.request, answered).await {
+            let response = match tokio::time::timeout(most, answered).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => {
                     text(StatusCode::INTERNAL_SERVER_ERROR, "this request met a defect; it is in the log\n")
@@ -148,8 +153,7 @@ async fn connection<H, F>(
             Ok::<_, Infallible>(response)
         }
     });
-    let speaks_http_2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let builder = builder(limits, speaks_http_2);
+    let builder = builder(*limits, speaks_http_2);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let (mut ending, mut idle) = (false, limits.idle);
     loop {

@@ -348,6 +348,29 @@ async fn a_connection_without_a_request_makes_room_for_another() {
 }
 
 #[tokio::test]
+async fn the_one_without_a_request_for_longest_makes_room_and_the_limit_stays() {
+    let server = Server::start(Limits { connections: 2, ..PATIENT }).await;
+    let mut longest = server.tls("http/1.1").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let elsewhere = socket.connect(([127, 0, 0, 1], server.port).into()).await.unwrap();
+    let mut other = server.tls_over(elsewhere, "localhost", "http/1.1").await.unwrap();
+    // Now both could be sent away.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let mut further = timeout(SOON, server.tls("http/1.1")).await.expect("its turn");
+    closes(&mut longest).await;
+    for stream in [&mut other, &mut further] {
+        stream.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(timeout(Duration::from_millis(300), server.tls("http/1.1")).await.is_err());
+    for stream in [&mut other, &mut further] {
+        assert!(exchange(stream, "", "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
 async fn one_source_has_its_share_of_places_and_others_have_theirs() {
     let server = Server::start(Limits { per_source: 1, ..PATIENT }).await;
     let mut first = server.tls("http/1.1").await;
@@ -380,6 +403,20 @@ async fn an_http_2_client_is_told_its_limits_and_before_it_is_cut_off_for_idling
     assert!(frames.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "{frames:?}");
 }
 
+/// Its host may be gone, and nobody tells.
+#[tokio::test]
+async fn an_http_2_client_that_answers_no_ping_is_not_waited_for() {
+    let server = Server::start(Limits { request: Duration::from_hours(1), ..LIMITS }).await;
+    let mut stream = server.tls("h2").await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // GET /never of authority x.
+    stream.write_all(b"\0\0\x0d\x01\x05\0\0\0\x01\x82\x87\x04\x06/never\x41\x01x").await.unwrap();
+    let mut frames = Vec::new();
+    let _ = timeout(SOON, stream.read_to_end(&mut frames)).await.expect("the server closes it");
+    assert!(kinds(&frames).contains(&PING), "{frames:?}");
+}
+
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 /// The types of HTTP/2 frames.
@@ -416,4 +453,16 @@ async fn at_the_end_open_requests_are_answered_and_nothing_new_is_accepted() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
     timeout(SOON, server.served).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(("127.0.0.1", server.port)).await.is_err());
+}
+
+#[tokio::test]
+async fn at_the_end_requests_without_an_end_are_cut_off() {
+    let limits = Limits { request: Duration::from_hours(1), drain: Duration::from_millis(300), ..PATIENT };
+    let server = Server::start(limits).await;
+    let mut stream = server.tls("http/1.1").await;
+    stream.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.end.request();
+    timeout(SOON, server.served).await.expect("it ends").unwrap();
+    closes(&mut stream).await;
 }

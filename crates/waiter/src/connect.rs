@@ -12,10 +12,10 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, time,
-};
-use ureq::{Agent, Error, Timeout};
+use ureq::unversioned::transport::{Connector, NextTimeout, RustlsConnector};
+use ureq::{Agent, Error};
+
+use crate::wire::Reach;
 
 /// How long each step may take.
 #[derive(Clone, Copy, Debug)]
@@ -63,31 +63,6 @@ pub(crate) fn agent(server: &str, trusted: Vec<Certificate<'static>>, limits: Li
     Agent::with_parts(config, connector, Only(server.to_owned()))
 }
 
-/// Connects, or gives up soon: there may be another server that can be reached.
-#[derive(Debug)]
-struct Reach(Duration);
-
-impl Connector<()> for Reach {
-    type Out = <TcpConnector as Connector<()>>::Out;
-
-    fn connect(&self, details: &ConnectionDetails, chained: Option<()>) -> Result<Option<Self::Out>, Error> {
-        let after = time::Duration::from(self.0.min(*details.timeout.after));
-        let details = ConnectionDetails {
-            uri: details.uri,
-            addrs: details.addrs.clone(),
-            config: details.config,
-            request_level: details.request_level,
-            resolver: details.resolver,
-            now: details.now,
-            timeout: NextTimeout { after, reason: Timeout::Connect, ..details.timeout },
-            current_time: Arc::clone(&details.current_time),
-            run_connector: Arc::clone(&details.run_connector),
-            register_shutdown: Arc::clone(&details.register_shutdown),
-        };
-        TcpConnector::default().connect(&details, chained)
-    }
-}
-
 /// Resolves every name to one server. Only where that is a name itself, the cluster's DNS is asked.
 #[derive(Debug)]
 struct Only(String);
@@ -128,6 +103,9 @@ fn within(
 
 #[cfg(test)]
 mod tests {
+    use ureq::Timeout;
+    use ureq::unversioned::transport::time;
+
     use super::*;
 
     #[test]
@@ -144,6 +122,15 @@ mod tests {
         });
         assert!(matches!(answer, Err(Error::Timeout(Timeout::Resolve))), "{answer:?}");
         drop(late);
+    }
+
+    #[test]
+    fn every_step_has_its_own_limit() {
+        let limits = Limits::USUAL;
+        let timeouts = agent("10.0.0.7:9444", Vec::new(), limits).config().timeouts();
+        let [resolve, connect, answer] = [limits.resolve, limits.connect, limits.answer].map(Some);
+        assert_eq!((timeouts.resolve, timeouts.connect, timeouts.global), (resolve, connect, answer));
+        assert!(resolve < connect && connect < answer);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod fault;
 mod journal;
 mod pace;
 mod pass;
+mod wire;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ mod server;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,6 +170,38 @@ fn it_is_released_by_a_push_without_asking_twice() {
     assert!(released.elapsed() < Duration::from_secs(1), "released by period: {:?}", released.elapsed());
     assert_eq!(server.questions(), 2);
     assert_eq!(server.connections(), 1, "a handshake for each question");
+}
+
+/// A server whose host is gone says nothing, as one that holds a question.
+#[test]
+fn a_server_that_holds_the_question_is_asked_by_the_kernel_whether_it_is_there() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, SERVER_NAME, |question| {
+        if question.seen.is_some() {
+            thread::sleep(PATIENCE);
+        }
+        answer(Verdict::Wait, "waits for shop:2")
+    });
+    let waiter = Waiter::asking(&[server.address()], &authority.bundle());
+    waiter.until_it_says("waits for shop:2");
+    let address: SocketAddr = server.address().parse().unwrap();
+    let started = Instant::now();
+    while !is_asked_by_the_kernel(address.port()) {
+        assert!(started.elapsed() < PATIENCE, "the kernel asks nothing");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether this machine has a connection to that port with a keepalive timer that ends within 2 s.
+fn is_asked_by_the_kernel(port: u16) -> bool {
+    let connections = fs::read_to_string("/proc/net/tcp").unwrap();
+    connections.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let Some((timer, left)) = fields.get(5).and_then(|it| it.split_once(':')) else { return false };
+        // In hundredths of a second.
+        let soon = u64::from_str_radix(left, 16).is_ok_and(|left| left <= 200);
+        fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01" && timer == "02" && soon
+    })
 }
 
 /// Where nobody listens.

@@ -48,7 +48,12 @@ async fn main() {
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         forget(&webhook).await;
-        let mut child = until_it_waits(start(&waiter, &webhook, files.path()));
+        let mut child = loop {
+            // The webhook may not have heard yet that nothing is done any more.
+            if let Some(waits) = until_it_waits(start(&waiter, &webhook, files.path())) {
+                break waits;
+            }
+        };
         tokio::time::sleep(HELD).await;
         let ended = tokio::task::spawn_blocking(move || (child.wait().unwrap().code(), Instant::now()));
         webhook.done("shop:2", &[]).await;
@@ -58,11 +63,12 @@ async fn main() {
         times.push(ended.saturating_duration_since(acknowledged));
     }
     times.sort_unstable();
-    println!("| waiters | half of them ended after | p99 | the slowest |");
-    println!("|---|---|---|---|");
+    println!("| waiters | half of them ended after | p95 | p99 | the slowest |");
+    println!("|---|---|---|---|---|");
     println!(
-        "| {ROUNDS} | {:.1?} | {:.1?} | {:.1?} |",
+        "| {ROUNDS} | {:.1?} | {:.1?} | {:.1?} | {:.1?} |",
         times[ROUNDS / 2],
+        times[ROUNDS * 95 / 100],
         times[ROUNDS * 99 / 100],
         times[ROUNDS - 1]
     );
@@ -106,14 +112,18 @@ fn start(waiter: &Path, webhook: &Webhook, files: &Path) -> Child {
     Command::new(waiter).args(arguments.to_args()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-/// Returns once it has told what it waits for: its next question is held.
-fn until_it_waits(mut waiter: Child) -> Child {
+/// Returns once it has told what it waits for: its next question is held. None where it was released
+/// before.
+fn until_it_waits(mut waiter: Child) -> Option<Child> {
     let mut said = BufReader::new(waiter.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("waits for the migrations of shop:2") {
         line.clear();
-        assert!(said.read_line(&mut line).unwrap() > 0, "the waiter has ended");
+        if said.read_line(&mut line).unwrap() == 0 {
+            assert_eq!(waiter.wait().unwrap().code(), Some(EXIT_RELEASED.into()));
+            return None;
+        }
     }
     // What it says further is nobody's to read, and no reason for it to end.
-    waiter
+    Some(waiter)
 }

@@ -24,7 +24,7 @@ pub struct Config {
     #[arg(long, env = "QUESTION_PORT", default_value_t = 9444, value_name = "PORT")]
     pub question_port: u16,
 
-    /// Waiters that may hold a question at a time; each takes some 26 KiB of memory, further ones try again
+    /// Waiters that may hold a question at a time; each takes some 23 KiB of memory, further ones try again
     #[arg(long, env = "QUESTION_CONNECTIONS", default_value_t = 6000, value_name = "COUNT")]
     pub question_connections: usize,
 

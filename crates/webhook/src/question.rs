@@ -16,9 +16,12 @@ use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
 use crate::tokens::{Caller, Refusal, Tokens};
-use crate::view::View;
+use crate::view::{TooManyAbsent, View};
 
 const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Of objects' names, in bytes.
+const LONGEST_NAME: usize = 253;
 
 /// Answers waiters. Clones speak of the same view.
 #[derive(Clone, Debug)]
@@ -38,24 +41,11 @@ impl Questions {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if request.uri().path() != QUESTION_PATH {
-            return text(StatusCode::NOT_FOUND, format!("questions go to {QUESTION_PATH}\n"));
-        }
-        if request.method() != Method::POST {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "questions come with POST\n");
-        }
-        // Before the body: nothing is read of who isn't known.
-        let caller = match self.caller(request.headers()).await {
-            Ok(caller) => caller,
-            Err(refusal) => return refuse(&refusal),
-        };
-        let body = match read_body(request.into_body(), MAX_BODY, BODY_TIME).await {
-            Ok(body) => body,
-            Err(error) => return text(error.status(), format!("{error}\n")),
-        };
-        let question = match serde_json::from_slice::<Question>(&body) {
-            Ok(question) => question,
-            Err(error) => return text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")),
+        // By itself: what came with the request, the buffer of 8 KiB that its body is in above all, would
+        // else be kept for as long as the answer is waited for.
+        let (caller, question) = match self.hear(request).await {
+            Ok(heard) => heard,
+            Err(refusal) => return refusal,
         };
         let Caller { namespace, pod, uid } = &*caller;
         if question.namespace != *namespace {
@@ -67,11 +57,43 @@ impl Questions {
             );
             return text(StatusCode::FORBIDDEN, message);
         }
-        let answer = self.answer(&question, uid).await;
+        // Long names cost as much as many. There are no Migrators of such.
+        if question.migrator.len() > LONGEST_NAME {
+            let message = format!("no Migrator's name has more than {LONGEST_NAME} characters\n");
+            return text(StatusCode::BAD_REQUEST, message);
+        }
+        let answer = match self.answer(&question, uid).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(namespace, pod, asked = question.migrator, "a question is refused: {error}");
+                return text(StatusCode::TOO_MANY_REQUESTS, format!("{error}\n"));
+            }
+        };
         serde_json::to_vec(&answer).map_or_else(
             |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
             json,
         )
+    }
+
+    /// Whose question it is, and what is asked.
+    async fn hear<B>(&self, request: Request<B>) -> Result<(Arc<Caller>, Question), Response<Full<Bytes>>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if request.uri().path() != QUESTION_PATH {
+            return Err(text(StatusCode::NOT_FOUND, format!("questions go to {QUESTION_PATH}\n")));
+        }
+        if request.method() != Method::POST {
+            return Err(text(StatusCode::METHOD_NOT_ALLOWED, "questions come with POST\n"));
+        }
+        // Before the body: nothing is read of who isn't known.
+        let caller = self.caller(request.headers()).await.map_err(|refusal| refuse(&refusal))?;
+        let body = read_body(request.into_body(), MAX_BODY, BODY_TIME).await;
+        let body = body.map_err(|error| text(error.status(), format!("{error}\n")))?;
+        let question = serde_json::from_slice(&body)
+            .map_err(|error| text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")))?;
+        Ok((caller, question))
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
@@ -86,19 +108,19 @@ impl Questions {
 
     /// The answer for the Pod with that uid: at once where it is news to the waiter, else when it
     /// changes or the time is up.
-    pub async fn answer(&self, question: &Question, pod_uid: &str) -> Answer {
-        let mut watched = self.view.watch(&question.namespace, &question.migrator);
+    async fn answer(&self, question: &Question, pod_uid: &str) -> Result<Answer, TooManyAbsent> {
+        let mut watched = self.view.watch(&question.namespace, &question.migrator)?;
         let held = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
         tokio::pin!(held);
         loop {
             let answer = answer(question, pod_uid, watched.current().known());
             if question.seen.as_deref() != Some(&answer.version) {
-                return answer;
+                return Ok(answer);
             }
             tokio::select! {
                 () = watched.changed() => {}
-                () = &mut held => return answer,
-                () = self.end.requested() => return answer,
+                () = &mut held => return Ok(answer),
+                () = self.end.requested() => return Ok(answer),
             }
         }
     }

@@ -60,6 +60,10 @@ impl Entry {
         Self::Absent { since: Instant::now() }
     }
 
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent { .. })
+    }
+
     fn uid(&self) -> Option<&str> {
         match self {
             Self::Absent { .. } => None,
@@ -81,6 +85,18 @@ type Namespaces = HashMap<String, BTreeMap<String, watch::Sender<Entry>>>;
 /// How long it is remembered that a Migrator isn't there: longer than the pause between two questions
 /// of a waiter, so that it can be said since when.
 const REMEMBERED: Duration = GONE_FOR_GOOD.saturating_mul(2);
+
+/// How many names of Migrators that aren't there questions may bring up in a namespace. They cost
+/// memory until they are forgotten, and any Pod may ask about any name.
+const MOST_ABSENT: usize = 100;
+
+/// Questions of a namespace are about too many Migrators that aren't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "in this namespace, questions were asked about {MOST_ABSENT} Migrators that don't exist, and no more such names \
+     are remembered for now; ask again later, and look for Pods whose waiters name Migrators that never were"
+)]
+pub struct TooManyAbsent;
 
 /// The Migrators of the cluster. Clones speak of the same ones.
 #[derive(Clone, Debug, Default)]
@@ -211,7 +227,7 @@ impl View {
         for (namespace, entries) in namespaces {
             for (name, entry) in entries {
                 let listed = keys.contains(&(namespace.clone(), name.clone()));
-                if !listed && !matches!(*entry.borrow(), Entry::Absent { .. }) {
+                if !listed && !entry.borrow().is_absent() {
                     forget(uids, &entry.send_replace(Entry::absent()));
                 }
             }
@@ -219,14 +235,20 @@ impl View {
     }
 
     /// Watches one Migrator, whether it exists or not.
-    pub fn watch(&self, namespace: &str, name: &str) -> Watched {
+    pub fn watch(&self, namespace: &str, name: &str) -> Result<Watched, TooManyAbsent> {
         let mut known = self.write();
         if known.swept.elapsed() > REMEMBERED {
             known.sweep();
         }
+        if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
+            return Ok(Watched(entry.subscribe()));
+        }
         let entries = known.namespaces.entry(namespace.to_owned()).or_default();
+        if entries.values().filter(|entry| entry.borrow().is_absent()).count() >= MOST_ABSENT {
+            return Err(TooManyAbsent);
+        }
         let entry = entries.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(Entry::absent()));
-        Watched(entry.subscribe())
+        Ok(Watched(entry.subscribe()))
     }
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
@@ -346,7 +368,7 @@ mod tests {
         view.apply(object("a", "bad", &json!({"selector": "x"})));
         let readable: Vec<_> = view.gates("a").iter().map(|gate| gate.selector.is_ok()).collect();
         assert_eq!(readable, [false, true]);
-        assert!(matches!(view.watch("a", "bad").current(), Entry::Unreadable { .. }));
+        assert!(matches!(view.watch("a", "bad").unwrap().current(), Entry::Unreadable { .. }));
     }
 
     #[test]
@@ -370,7 +392,7 @@ mod tests {
     async fn a_change_wakes_only_who_watches_that_migrator() {
         let view = View::default();
         view.apply(object("a", "one", &selecting("x")));
-        let (mut one, mut two) = (view.watch("a", "one"), view.watch("a", "two"));
+        let (mut one, mut two) = (view.watch("a", "one").unwrap(), view.watch("a", "two").unwrap());
         one.current();
         view.apply(object("a", "one", &selecting("x")));
         assert!(one.changed().now_or_never().is_none(), "nothing has changed");
@@ -445,7 +467,7 @@ mod tests {
         let view = View::default();
         view.apply(object("a", "stays", &selecting("x")));
         view.apply(object("b", "goes", &selecting("x")));
-        let mut watched = view.watch("b", "goes");
+        let mut watched = view.watch("b", "goes").unwrap();
         watched.current();
         view.retain(&HashSet::from([key("a", "stays")]));
         assert_eq!(view.gates("a").iter().count(), 1);
@@ -456,15 +478,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn questions_about_what_does_not_exist_are_forgotten_after_a_while() {
         let view = View::default();
-        drop(view.watch("a", "x"));
-        let watched = view.watch("a", "y");
+        drop(view.watch("a", "x").unwrap());
+        let watched = view.watch("a", "y").unwrap();
         view.apply(object("a", "z", &selecting("x")));
         tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
-        drop(view.watch("b", "now"));
+        drop(view.watch("b", "now").unwrap());
         let known = view.read();
         let names: Vec<_> = known.namespaces.values().flat_map(|entries| entries.keys().cloned()).collect();
         assert!(!names.contains(&"x".to_owned()) && names.len() == 3, "{names:?}");
         drop(watched);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_number_of_made_up_names_takes_memory_or_keeps_others_out_for_long() {
+        let view = View::default();
+        view.apply(object("a", "there", &selecting("x")));
+        for name in 0..10_000 {
+            drop(view.watch("a", &format!("made-up-{name}")));
+        }
+        assert_eq!(view.read().namespaces["a"].len(), 1 + MOST_ABSENT);
+        assert_eq!(view.watch("a", "another").unwrap_err(), TooManyAbsent);
+        assert!(view.watch("a", "there").is_ok(), "one that is there");
+        assert!(view.watch("a", "made-up-7").is_ok(), "one that is remembered");
+        assert!(view.watch("b", "another").is_ok(), "in another namespace");
+        view.apply(object("a", "another", &selecting("x")));
+        assert!(view.watch("a", "another").is_ok(), "one that came");
+        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
+        assert!(view.watch("a", "yet-another").is_ok(), "after a while");
     }
 
     #[tokio::test(start_paused = true)]
@@ -475,14 +515,16 @@ mod tests {
         let start = Instant::now();
         // As a waiter does: it asks again and again.
         for _ in 0..3 {
-            let mut watched = view.watch("a", "one");
+            let mut watched = view.watch("a", "one").unwrap();
             watched.current();
             tokio::select! {
                 () = watched.changed() => assert!(start.elapsed() >= GONE_FOR_GOOD),
                 () = tokio::time::sleep(Duration::from_secs(25)) => {}
             }
         }
-        let answer::Known::Absent { since } = view.watch("a", "one").current().known() else { panic!() };
+        let answer::Known::Absent { since } = view.watch("a", "one").unwrap().current().known() else {
+            panic!()
+        };
         assert!(since >= GONE_FOR_GOOD, "{since:?}");
     }
 }

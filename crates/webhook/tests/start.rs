@@ -5,8 +5,10 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use clap::Parser;
 use futures::StreamExt;
@@ -130,6 +132,17 @@ fn object(name: &str, spec: &Value) -> Value {
     })
 }
 
+fn shop() -> Value {
+    object("shop", &json!({"selector": {"matchLabels": {"app": "shop"}}}))
+}
+
+fn shops_pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop-1", "labels": {"app": "shop"}},
+        "spec": {"containers": [{"name": "app", "image": "shop:2"}]},
+    })
+}
+
 struct Webhook {
     end: Trigger,
     ended: JoinHandle<Result<(), RunError>>,
@@ -138,15 +151,19 @@ struct Webhook {
 
 impl Webhook {
     fn start(server: &ApiServer) -> Self {
+        Self::start_with(server, &["--shutdown-delay=1"])
+    }
+
+    fn start_with(server: &ApiServer, arguments: &[&str]) -> Self {
         let ports @ [probes, admission, question] = free_ports();
-        let config = Config::parse_from([
+        let line = [
             "migrations-webhook".to_owned(),
             "--waiter-image=waiter:1".to_owned(),
             format!("--probe-port={probes}"),
             format!("--admission-port={admission}"),
             format!("--question-port={question}"),
-            "--shutdown-delay=1".to_owned(),
-        ]);
+        ];
+        let config = Config::parse_from(line.into_iter().chain(arguments.iter().map(ToString::to_string)));
         let (end, asked) = Shutdown::by_hand();
         let ended = tokio::spawn(run_with(config, server.client(), asked));
         Self { end, ended, ports }
@@ -186,6 +203,22 @@ impl Webhook {
             asking.send(question.to_string())?.body_mut().read_to_string()
         });
         Ok(serde_json::from_str(&body.await.unwrap()?).unwrap())
+    }
+
+    /// Has a Pod of namespace `default` admitted; returns the patch.
+    async fn admit(&self, secret: &Value, pod: &Value) -> Result<Vec<Value>, ureq::Error> {
+        let (agent, url) = (trusting(secret), format!("https://localhost:{}/admit", self.ports[1]));
+        let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "u", "operation": "CREATE", "namespace": "default", "object": pod, "userInfo": {},
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+        }});
+        let asked = move || agent.post(url).send(review.to_string())?.body_mut().read_to_string();
+        let body = tokio::task::spawn_blocking(asked).await.unwrap()?;
+        let response = serde_json::from_str::<Value>(&body).unwrap()["response"].take();
+        assert_eq!(response["allowed"], true, "{response}");
+        let patch = response["patch"].as_str().map(|patch| STANDARD.decode(patch).unwrap());
+        Ok(patch.map(|patch| serde_json::from_slice(&patch).unwrap()).unwrap_or_default())
     }
 
     async fn serves(&self, port: usize) -> bool {
@@ -285,16 +318,46 @@ async fn an_api_server_that_fails_later_does_not_make_it_unready() {
 }
 
 #[tokio::test]
-async fn asked_to_end_it_is_unready_serves_on_for_a_while_and_ends() {
+async fn asked_to_end_it_is_unready_and_serves_whoever_comes_until_the_delay_is_over() {
     let server = ApiServer::new();
-    server.set("secrets", Collection::Items(vec![secret()]));
-    let webhook = Webhook::start(&server);
+    let secret = secret();
+    server.set("secrets", Collection::Items(vec![secret.clone()]));
+    server.set("migrators", Collection::Items(vec![shop()]));
+    let webhook = Webhook::start_with(&server, &["--shutdown-delay=3"]);
     webhook.until_it_says(READY).await;
+    let asked_to_end = Instant::now();
     webhook.end.request();
     webhook.until_it_says("not ready: listeners\n").await;
-    assert!(webhook.serves(1).await && webhook.serves(2).await, "clients are still sent here");
-    let ended = tokio::time::timeout(Duration::from_secs(5), webhook.ended).await;
+    // Clients are still sent here, and each comes on a connection of its own.
+    let mut rounds = 0;
+    while asked_to_end.elapsed() < Duration::from_secs(2) {
+        assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");
+        assert!(!webhook.admit(&secret, &shops_pod()).await.unwrap().is_empty());
+        assert_eq!(webhook.readiness().await, "not ready: listeners\n");
+        rounds += 1;
+    }
+    assert!(rounds > 0);
+    assert!(!webhook.ended.is_finished());
+    let ended = tokio::time::timeout(Duration::from_secs(20), webhook.ended).await;
     ended.expect("it ends").unwrap().unwrap();
+    assert!(asked_to_end.elapsed() >= Duration::from_secs(3));
+}
+
+/// What the command line says reaches the waiter's.
+#[tokio::test]
+async fn a_waiter_is_given_the_timeout_that_the_webhook_was_started_with() {
+    for (arguments, expected) in [(vec![], None), (vec!["--waiter-timeout=900"], Some("--timeout=900"))] {
+        let server = ApiServer::new();
+        let secret = secret();
+        server.set("secrets", Collection::Items(vec![secret.clone()]));
+        server.set("migrators", Collection::Items(vec![shop()]));
+        let webhook = Webhook::start_with(&server, &arguments);
+        webhook.until_it_says(READY).await;
+        let patch = json!(webhook.admit(&secret, &shops_pod()).await.unwrap()).to_string();
+        assert!(patch.contains("--migrator=shop"), "{patch}");
+        let timeout = patch.split('"').find(|word| word.starts_with("--timeout"));
+        assert_eq!(timeout, expected);
+    }
 }
 
 #[tokio::test]
@@ -310,8 +373,7 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
     let server = ApiServer::new();
     let secret = secret();
     server.set("secrets", Collection::Items(vec![secret.clone()]));
-    let shop = object("shop", &json!({"selector": {"matchLabels": {"app": "shop"}}}));
-    server.set("migrators", Collection::Items(vec![object("broken", &json!("nonsense")), shop]));
+    server.set("migrators", Collection::Items(vec![object("broken", &json!("nonsense")), shop()]));
     let webhook = Webhook::start(&server);
     webhook.until_it_says(READY).await;
     assert_eq!(webhook.ask(&secret, "shop").await.reason, "Pending");

@@ -7,15 +7,24 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client, ResourceExt};
 use migrations_api::names;
-use migrations_core::entries::{Entry, differ, name_of, refusal as words, speaks_of};
+use migrations_core::entries::{Entry, differ, name_of, refusal as words, speaks_of, trusting};
 use serde_json::{Value, json};
+
+/// How the API server is known to reach the webhook.
+#[derive(Hash)]
+pub(super) struct Reach<'a> {
+    /// Whether that is proven.
+    pub(super) proven: bool,
+    /// Whom it trusted then, in base64: entries that stay as they are have to trust the same.
+    pub(super) ca_bundle: &'a str,
+}
 
 /// What is desired of a configuration.
 pub(super) struct Desired<'a> {
     /// The entries.
     pub(super) entries: &'a [Entry],
-    /// Whether it is proven that the API server reaches the webhook.
-    pub(super) proven: bool,
+    /// How the API server gets through.
+    pub(super) reach: &'a Reach<'a>,
     /// Uids of Migrators that can't be looked after now. Their entries stay: their Pods are held if they
     /// were.
     pub(super) staying: &'a BTreeSet<String>,
@@ -52,14 +61,17 @@ impl Configurations {
         };
         let found = configuration.data["webhooks"].as_array().cloned().unwrap_or_default();
         let all = desired.entries.iter();
-        let ours: Vec<_> = if desired.proven {
+        let ours: Vec<_> = if desired.reach.proven {
             all.map(|entry| entry.settled(&found)).collect()
         } else {
             all.filter_map(|entry| entry.unproven(&found)).collect()
         };
         let free = |entry: &&Value| !ours.iter().any(|other| name_of(other) == name_of(entry));
         let stays = |entry: &&Value| [desired.staying, desired.moving].iter().any(|it| speaks_of(entry, it));
-        let others: Vec<_> = found.iter().filter(free).filter(stays).cloned().collect();
+        let kept = |entry: &Value| {
+            if desired.reach.proven { trusting(entry, desired.reach.ca_bundle) } else { entry.clone() }
+        };
+        let others: Vec<_> = found.iter().filter(free).filter(stays).map(kept).collect();
         let moving = others.iter().any(|entry| speaks_of(entry, desired.moving));
         let mut written = Written { moving, ..Written::default() };
         let entries = in_order(ours.iter().chain(&others));

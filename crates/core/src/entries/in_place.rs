@@ -32,6 +32,14 @@ pub fn speaks_of(entry: &Value, uids: &BTreeSet<String>) -> bool {
     callers(entry).migrators().iter().any(|named| uids.contains(&named.uid))
 }
 
+/// An entry in place that stays as it is, but trusts `ca_bundle`: whatever else is not known of it, a
+/// change of authority must reach it too, or waits for it in vain.
+pub fn trusting(entry: &Value, ca_bundle: &str) -> Value {
+    let mut entry = entry.clone();
+    entry["clientConfig"]["caBundle"] = json!(ca_bundle);
+    entry
+}
+
 /// The API server's refusal of an entry, short enough for a condition: it quotes what it refuses, and
 /// says why at the end.
 pub fn refusal(message: &str) -> String {

@@ -75,6 +75,56 @@ fn every_shipped_configuration_is_spoken_of() {
 }
 
 #[test]
+fn pods_annotated_as_required_are_asked_for_everywhere_but_in_two_namespaces() {
+    insta::assert_json_snapshot!(required_entry(&endpoint()).settled(&[]));
+}
+
+#[rstest]
+#[case::the_clusters_own("kube-system", true)]
+#[case::the_operators("migrations-operator", true)]
+#[case::anyones("shop", false)]
+#[case::one_named_alike("kube-system-2", false)]
+fn no_pod_is_held_in(#[case] namespace: &str, #[case] excluded: bool) {
+    assert_eq!(is_excluded(namespace, "migrations-operator"), excluded);
+}
+
+#[test]
+fn entries_are_spread_over_all_configurations() {
+    let selecting = |app: usize| json!({ "selector": { "matchLabels": { "app": format!("app-{app}") } } });
+    let migrators: Vec<_> =
+        (0..200).map(|app| one(format!("uid-{app}").leak(), &selecting(app), &[])).collect();
+    let all = all_of(&migrators, "41");
+    let counts: Vec<_> =
+        (0..names::ENTRY_SHARDS).map(|it| all[&names::entry_configuration(it)].len()).collect();
+    assert!(counts.iter().all(|count| (1..50).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn equal_selectors_of_two_namespaces_are_two_entries() {
+    let spec = spec(&json!({}));
+    let gated = ["blog", "shop"].map(|namespace| {
+        let (uid, resource_version, status) = (namespace, "41", None);
+        Gated { uid, resource_version, namespace, spec: &spec, status, open: false }
+    });
+    let all = configurations(gated, &endpoint()).into_values().flatten();
+    let entries: BTreeMap<_, _> = all
+        .filter(|entry| !entry.migrators.is_empty())
+        .map(|entry| (entry.name().to_owned(), entry.settled(&[])["namespaceSelector"].clone()))
+        .collect();
+    let of = |namespace: &str| {
+        let name = format!("{namespace}.{}", names::GROUP);
+        (name, json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } }))
+    };
+    assert_eq!(entries, BTreeMap::from([of("blog"), of("shop")]));
+}
+
+#[test]
+fn an_empty_container_name_is_none() {
+    let entry = &settled(&[one("a", &json!({ "container": "" }), &["v1"])], "41", &[])[0];
+    assert!(skips(entry).unwrap().contains("containers[0]"), "{entry}");
+}
+
+#[test]
 fn an_open_gate_asks_for_nothing() {
     assert!(entries(&[One { open: true, ..one("7d1f", &json!({}), &[]) }], "1").is_empty());
 }
@@ -218,6 +268,15 @@ fn unproven_only_what_is_there_stays_and_trusts_whom_it_trusts() {
     assert_eq!(path_of(&unproven), "/admit/a.50/b.41");
     assert_eq!(sharing[0].unproven(&[]), None);
     assert_eq!(required_entry(&endpoint()).unproven(&in_place), None);
+}
+
+#[test]
+fn an_entry_that_stays_changes_in_whom_it_trusts_and_in_nothing_else() {
+    let mut entry = settled(&[one("a", &json!({}), &["v1"])], "41", &[]).remove(0);
+    entry["fieldOfTheFuture"] = json!(1);
+    let trusting = trusting(&entry, "bmV3");
+    entry["clientConfig"]["caBundle"] = json!("bmV3");
+    assert_eq!(trusting, entry);
 }
 
 #[test]

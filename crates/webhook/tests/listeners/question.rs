@@ -108,6 +108,28 @@ async fn what_is_no_question_is_refused() {
     assert_eq!(shell.post(shell.question, QUESTION_PATH, vec![b' '; 64 * 1024 + 1]).await.0, 413);
 }
 
+/// A Pod may ask about any name, and each is remembered for a while.
+#[tokio::test]
+async fn made_up_names_are_refused_before_they_take_memory() {
+    let shell = Shell::start().await;
+    shell.set_status(&json!({}));
+    let ask = async |name: &str| {
+        let question = Question { migrator: name.to_owned(), ..question(None) };
+        shell.post(shell.question, QUESTION_PATH, serde_json::to_string(&question).unwrap()).await
+    };
+    let (status, body) = ask(&"x".repeat(254)).await;
+    assert_eq!((status, body.as_str()), (400, "no Migrator's name has more than 253 characters\n"));
+
+    let made_up = (0..).map(|number| format!("made-up-{number}"));
+    let remembered = made_up.take_while(|name| shell.view.watch("default", name).is_ok()).count();
+    assert!(remembered < 1000, "{remembered}");
+    let (status, body) = ask("one-more").await;
+    assert_eq!(status, 429);
+    assert!(body.contains("Migrators that don't exist"), "{body}");
+    assert_eq!(ask("made-up-0").await.0, 200);
+    assert_eq!(ask("shop").await.0, 200);
+}
+
 #[tokio::test]
 async fn the_pods_uid_is_the_tokens() {
     let shell = Shell::start().await;
