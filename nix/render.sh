@@ -1,4 +1,5 @@
 # Renders what the operator is installed from, for images that have been pushed. Runs in the checkout.
+set -euo pipefail
 usage="usage: render FOLDER REGISTRY/OWNER TAG [NAME@DIGEST...]
 
   render release ghcr.io/coderanger 0.1.0 \$(cat indexes)

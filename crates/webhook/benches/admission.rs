@@ -1,7 +1,7 @@
 //! What admission and held questions cost the webhook, measured on a process of its own:
 //!
 //! ```sh
-//! cargo bench -p migrations-webhook --bench admission \
+//! cargo bench --profile webhook -p migrations-webhook --bench admission \
 //!     --target x86_64-unknown-linux-musl [-- admissions | crowd | questions]
 //! ```
 //!
