@@ -2,7 +2,7 @@
 { lib, pkgs, cargo, checkout }:
 let
   needs = {
-    push = [ pkgs.crane ];
+    push = [ pkgs.crane pkgs.gzip ];
     sign = [ pkgs.cosign pkgs.crane pkgs.syft ];
     tag = [ pkgs.crane ];
     pull = [ pkgs.crane ];

@@ -14,6 +14,21 @@ fi
 owner=$1 tag=$2
 shift 2
 
+work=$(mktemp --directory)
+trap 'rm --recursive "$work"' EXIT
+
+# Writes an archive with layers as small as gzip makes them: crane leaves compressed ones as they are, and compresses others
+# for speed, a tenth larger.
+compress() {
+  local unpacked=$work/unpacked
+  mkdir "$unpacked"
+  tar --extract --file "$1" --directory "$unpacked"
+  chmod --recursive u+w "$unpacked"
+  find "$unpacked" -name layer.tar -exec gzip -9 --no-name {} \; -exec mv {}.gz {} \;
+  tar --create --file "$2" --directory "$unpacked" .
+  rm --recursive "$unpacked"
+}
+
 for name in controller webhook waiter; do
   image="$owner/migrations-$name"
   manifests=()
@@ -21,7 +36,8 @@ for name in controller webhook waiter; do
     architecture=${each%%=*} archive=${each#*=}/$name.tar
     reference="$image:$tag-$architecture"
     echo "pushing $archive as $reference" >&2
-    crane push "$archive" "$reference" >&2
+    compress "$archive" "$work/compressed.tar"
+    crane push "$work/compressed.tar" "$reference" >&2
     # What the index will say of an image comes from the image, whatever its folder is called here.
     if ! crane config "$reference" | grep --extended-regexp --quiet "\"architecture\": *\"$architecture\""; then
       echo "error: $archive isn't an image for $architecture: give each architecture its own folder" >&2

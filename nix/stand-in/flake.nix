@@ -129,7 +129,7 @@
               cd img; tar --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w -cf $out *
             '';
         }
-        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "go" "clippy" "rustfmt" "cargo-deny" "nixpkgs-fmt" "deadnix" "git" "python3" "rustup" "shellcheck" "etcd" "kubernetes" "crane" "cosign" "syft" ] placeholder
+        // lib.genAttrs [ "kind" "kubectl" "docker-client" "cargo" "go" "clippy" "rustfmt" "cargo-deny" "nixpkgs-fmt" "deadnix" "git" "python3" "rustup" "shellcheck" "etcd" "kubernetes" "crane" "gzip" "cosign" "syft" ] placeholder
         // { kubernetes-helm = placeholder "helm"; };
     in
     {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -79,13 +80,22 @@ impl Registry {
         PROGRAMS.into_iter().filter(has).collect()
     }
 
+    /// The content that has this digest.
+    pub(crate) fn content(&self, digest: &str) -> Vec<u8> {
+        fs::read(self.file(digest)).unwrap()
+    }
+
     /// Flips a bit in the content that has this digest.
     pub(crate) fn spoil(&self, digest: &str) {
-        let (algorithm, hash) = digest.split_once(':').unwrap();
-        let file = self.blobs.path().join(algorithm).join(hash);
-        let mut content = fs::read(&file).unwrap();
+        let mut content = self.content(digest);
         *content.last_mut().unwrap() ^= 1;
-        fs::write(&file, content).unwrap();
+        fs::write(self.file(digest), content).unwrap();
+    }
+
+    /// Where the content that has this digest is kept.
+    fn file(&self, digest: &str) -> PathBuf {
+        let (algorithm, hash) = digest.split_once(':').unwrap();
+        self.blobs.path().join(algorithm).join(hash)
     }
 }
 
