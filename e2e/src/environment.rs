@@ -70,6 +70,11 @@ impl Prepared {
         };
         Ok(Self { engine, binaries, node_image, archives })
     }
+
+    /// Takes the operator's images from `archives`, if no others were asked for.
+    pub(crate) fn or_archives(self, archives: Option<PathBuf>) -> Self {
+        Self { archives: self.archives.or(archives), ..self }
+    }
 }
 
 /// What can be had without the programs.

@@ -5,6 +5,8 @@ mod images;
 mod lint;
 mod nix;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use self::nix::Nix;
@@ -23,7 +25,8 @@ pub(crate) fn check() -> Result<()> {
     nix.evaluate()
 }
 
-/// Fails where the flake's images aren't, to the last byte of their programs, those that cargo's programs make.
-pub(crate) fn check_images() -> Result<()> {
+/// Fails where the flake's images aren't, to the last byte of their programs, those that cargo's programs make. Returns the
+/// folder of their archives.
+pub(crate) fn check_images() -> Result<PathBuf> {
     images::check(&Nix::find_or_fetch()?)
 }

@@ -68,18 +68,20 @@ fn checks(built: &Built, report: &mut Report) -> Result<()> {
         }
     }
     report.check("the operator's images: size, crates", images::check)?;
-    let (evaluated, of_flake) =
+    let (evaluated, compared) =
         ("the flake, with a stand-in for nixpkgs", "the flake's images beside cargo's");
-    if flake::is_checkable() {
+    let of_flake = if flake::is_checkable() {
         report.check(evaluated, flake::check)?;
-        report.check(of_flake, flake::check_images)?;
+        Some(report.check(compared, flake::check_images)?)
     } else {
         let reason = "there is neither a Nix nor root, who could make /nix";
         report.skip(evaluated, reason);
-        report.skip(of_flake, reason);
-    }
-    report
-        .check("scenarios on a real cluster", || runner::run(&Environment::up(prepared)?, &scenarios::all()))
+        report.skip(compared, reason);
+        None
+    };
+    report.check("scenarios on a real cluster", || {
+        runner::run(&Environment::up(prepared.or_archives(of_flake))?, &scenarios::all())
+    })
 }
 
 /// Tests the scripts of `nix/` that take no account anywhere.

@@ -15,8 +15,8 @@ use crate::images::operator;
 use crate::progress::step;
 use crate::{command, crates, paths};
 
-/// Fails where the images differ, or come out different when they are packed once more.
-pub(super) fn check(nix: &Nix) -> Result<()> {
+/// Fails where the images differ, or come out different when they are packed once more. Returns the folder of the flake's.
+pub(super) fn check(nix: &Nix) -> Result<PathBuf> {
     let packed = operator::build(Architecture::own()?)?;
     let target = seeded_target()?;
     let built = step("building the images through the flake", || {
@@ -29,7 +29,7 @@ pub(super) fn check(nix: &Nix) -> Result<()> {
         // Fails where other bytes come out than before.
         build(nix, &target, &format!("{name}-image"), &["--rebuild"])?;
     }
-    Ok(())
+    Ok(built)
 }
 
 /// Fails where two images aren't started alike, don't say the same, or hold another program.
