@@ -9,8 +9,7 @@ use migrations_core::plan::{Effect, Plan};
 use serde_json::json;
 
 use crate::locks::Locks;
-use crate::watch::slim::SlimPod;
-use crate::watch::slim_job::SlimJob;
+use crate::watch::slim::{SlimJob, SlimPod};
 
 /// What became of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,8 +24,7 @@ use crate::watch::jobs::JobWatch;
 use crate::watch::locks::LockWatch;
 use crate::watch::pods::{PodWatches, Seen};
 use crate::watch::runs::with_gone;
-use crate::watch::slim::SlimPod;
-use crate::watch::slim_job::SlimJob;
+use crate::watch::slim::{SlimJob, SlimPod};
 
 /// Something could not be read that a decision can't do without.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,6 @@ pub mod migrators;
 pub mod pods;
 pub mod runs;
 pub mod slim;
-pub mod slim_job;
 
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;

@@ -263,6 +263,7 @@ fn a_foreign_job_of_the_runs_name_is_left_alone() {
         uid: "uid-foreign".to_owned(),
         resource_version: "1".to_owned(),
         owner_uid: None,
+        run_of: None,
         key: None,
         attempt: None,
         run_hash: None,

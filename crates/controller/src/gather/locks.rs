@@ -7,8 +7,7 @@ use migrations_core::snapshot::{LockFacts, LockHolder, Snapshot};
 use migrations_core::validate::Valid;
 
 use super::{Error, Gatherer};
-use crate::watch::slim::SlimPod;
-use crate::watch::slim_job::SlimJob;
+use crate::watch::slim::{SlimJob, SlimPod};
 
 impl Gatherer {
     /// As watched.

@@ -12,7 +12,7 @@ use migrations_core::snapshot::JobFacts;
 use migrations_process::probes::Part;
 
 use super::labels::RunLabels;
-use super::slim_job::SlimJob;
+use super::slim::SlimJob;
 use super::{Queue, RunOf};
 
 /// Runs' Jobs by name: what decisions read of them.
@@ -88,6 +88,6 @@ impl JobWatch {
 }
 
 fn entry(job: SlimJob) -> Option<(RunOf, JobFacts)> {
-    let label = job.labels().get(names::RUN_LABEL)?.clone();
+    let label = job.facts.run_of.clone()?;
     Some((RunOf { namespace: job.namespace()?, label }, job.facts))
 }

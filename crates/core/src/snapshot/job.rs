@@ -18,6 +18,8 @@ pub struct JobFacts {
     pub resource_version: String,
     /// Uid of its controlling owner.
     pub owner_uid: Option<String>,
+    /// The run label, which says whose run it is.
+    pub run_of: Option<String>,
     /// The key annotation.
     pub key: Option<String>,
     /// The attempt annotation.
@@ -72,6 +74,7 @@ impl From<&Job> for JobFacts {
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             owner_uid: controller_of(meta.owner_references.as_deref()).and_then(|owner| owner.uid),
+            run_of: meta.labels.as_ref().and_then(|all| all.get(names::RUN_LABEL)).cloned(),
             key: annotation(names::KEY_ANNOTATION),
             attempt: annotation(names::ATTEMPT_ANNOTATION),
             run_hash: annotation(names::RUN_HASH_ANNOTATION),

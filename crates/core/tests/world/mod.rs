@@ -333,6 +333,7 @@ impl World {
                     uid: format!("uid-{name}-{}", self.clock),
                     resource_version: "1".to_owned(),
                     owner_uid: Some("uid-shop".to_owned()),
+                    run_of: job["metadata"]["labels"][names::RUN_LABEL].as_str().map(str::to_owned),
                     key: annotation(names::KEY_ANNOTATION),
                     attempt: annotation(names::ATTEMPT_ANNOTATION),
                     run_hash: annotation(names::RUN_HASH_ANNOTATION),

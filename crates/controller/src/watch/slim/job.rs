@@ -1,72 +1,18 @@
-//! A Job as it is decoded off the wire: what decisions read, and nothing else, as with
-//! [Pods](super::slim). The template of its Pods is skipped, and with it most code that decodes Jobs.
+//! What is read of a Job. The template of its Pods is skipped, and with it most code that decodes Jobs.
 
-use std::borrow::Cow;
-
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use migrations_core::snapshot::JobFacts;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::slim::ReadMetadata;
+use super::{ReadMetadata, Skimmed};
 
-/// A Job to list and watch.
-#[derive(Clone, Debug)]
-pub struct SlimJob {
-    /// Namespace, name, uid, resource version and labels, and nothing else.
-    metadata: ObjectMeta,
-    /// What decisions read of it.
-    pub facts: JobFacts,
+impl Skimmed for Job {
+    type Read = Read;
+    type Facts = JobFacts;
 }
 
-impl<'de> Deserialize<'de> for SlimJob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Read { metadata, spec, status } = Read::deserialize(deserializer)?;
-        // By way of a Job, so that there is one reading of Jobs.
-        let spec = spec.map(|ReadSpec { suspend }| JobSpec { suspend, ..JobSpec::default() });
-        let job = Job { metadata: metadata.into(), spec, status };
-        let facts = JobFacts::from(&job);
-        let ObjectMeta { namespace, name, uid, resource_version, labels, .. } = job.metadata;
-        let metadata = ObjectMeta { namespace, name, uid, resource_version, labels, ..ObjectMeta::default() };
-        Ok(Self { metadata, facts })
-    }
-}
-
-impl Resource for SlimJob {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Job::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Job::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        Job::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Job::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-/// The fields that are read. A decision that reads more has to have it listed here; the test below
-/// compares with a Job that was decoded whole.
 #[derive(Deserialize)]
-struct Read {
+pub struct Read {
     metadata: ReadMetadata,
     spec: Option<ReadSpec>,
     status: Option<JobStatus>,
@@ -77,13 +23,21 @@ struct ReadSpec {
     suspend: Option<bool>,
 }
 
+impl From<Read> for Job {
+    fn from(Read { metadata, spec, status }: Read) -> Self {
+        let spec = spec.map(|ReadSpec { suspend }| JobSpec { suspend, ..JobSpec::default() });
+        Self { metadata: metadata.into(), spec, status }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
+    use kube::{Resource, ResourceExt};
     use rstest::rstest;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::watch::slim::SlimJob;
 
     fn rich() -> Value {
         json!({
@@ -119,6 +73,7 @@ mod tests {
         let slim: SlimJob = serde_json::from_value(job.clone()).unwrap();
         assert_eq!(slim.facts, JobFacts::from(&serde_json::from_value::<Job>(job).unwrap()));
         assert_eq!(slim.facts.suspended && slim.facts.terminating, slim.facts.name == "run");
+        assert_eq!(slim.facts.run_of.is_some(), slim.facts.name == "run");
         assert_eq!(slim.facts.owner_uid.is_some() && slim.facts.outcome.is_some(), slim.facts.name == "run");
     }
 
@@ -127,7 +82,6 @@ mod tests {
         let slim: SlimJob = serde_json::from_value(rich()).unwrap();
         assert_eq!((slim.name_any(), slim.namespace()), ("run".to_owned(), Some("shop".to_owned())));
         assert_eq!((slim.uid(), slim.resource_version()), (Some("u1".to_owned()), Some("7".to_owned())));
-        assert_eq!(slim.labels()[migrations_api::names::RUN_LABEL], "shop");
         assert_eq!(SlimJob::url_path(&(), Some("shop")), Job::url_path(&(), Some("shop")));
     }
 }
