@@ -95,10 +95,11 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// The labels of a Pod.
+/// The labels of a Pod. One without a name is none: the API server refuses it, but only after admission.
 pub(super) fn labels<'a>(pod: &'a Value<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let labels = pod.get("metadata").get("labels").as_object();
-    labels.into_iter().flat_map(ObjectAsVec::iter).filter_map(|(key, value)| Some((key, value.as_str()?)))
+    let named = labels.into_iter().flat_map(ObjectAsVec::iter).filter(|(key, _)| !key.is_empty());
+    named.filter_map(|(key, value)| Some((key, value.as_str()?)))
 }
 
 /// Whether an item of one of a Pod's lists has that name.
