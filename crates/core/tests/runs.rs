@@ -455,3 +455,21 @@ fn claims_that_became_empty_directories_are_shown_until_a_run_has_none() {
     world.roll_out("web", "shop:v2").migrate();
     assert!(!world.true_conditions().contains(&"ClaimsEmptied"), "{:?}", world.true_conditions());
 }
+
+#[test]
+fn a_needless_run_that_was_let_go_meanwhile_goes_on() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:a");
+    world.look();
+    // Bound; about to let the Job go.
+    world.look_and_be_held_up_after(1);
+    world.pods.clear();
+    world.roll_out("web", "shop:b");
+    // Another one has found it needless, and is about to delete it.
+    world.look_and_crash_after(1);
+    world.go_on();
+    world.settle();
+    assert_eq!(world.jobs.len(), 1, "its container may start at any moment");
+    world.run_starts().settle().run_ends(0, "").settle();
+    assert_eq!(world.done(), ["shop:a"]);
+}

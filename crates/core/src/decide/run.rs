@@ -160,17 +160,19 @@ impl Draft<'_> {
         let pods: Vec<_> = self.snapshot.run_pods.iter().filter(|pod| pod.belongs_to(uid)).collect();
         let progress = progress(job, &pods, self.snapshot.policy.hide_output);
         let ends = job.is_none_or(|job| job.terminating);
-        if let Some(why) = run.given_up.as_ref().filter(|_| ends || progress != Progress::Running) {
+        // What was to be given up has started before its Job was deleted: it goes on. So does what was let
+        // go, by a controller that was held up, after it was found needless: its container may start at any
+        // moment (contract §5, S4).
+        let let_go = job.is_some_and(|job| !job.terminating && !job.suspended && job.outcome.is_none());
+        let goes_on = |why: &str| (progress == Progress::Running && !ends) || (why == NEEDLESS && let_go);
+        if let Some(why) = run.given_up.as_ref().filter(|why| !goes_on(why)) {
             return self.give_up(run, job, &pods, progress, why);
         }
+        if let Some(current) = &mut self.status.current {
+            current.given_up = None;
+        }
         match progress {
-            Progress::Running => {
-                // It was to be given up, and has started before its Job was deleted: it goes on.
-                if let Some(current) = &mut self.status.current {
-                    current.given_up = None;
-                }
-                Some(running(run, ""))
-            }
+            Progress::Running => Some(running(run, "")),
             Progress::NotStarted(why) => {
                 let why = self.why_not_started(run, job, &why);
                 let stuck = !why.is_empty() && self.is_overtaken(run, wanted);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use migrations_api::conditions::READY;
-use migrations_api::{DoneKey, MigratorSpec, MigratorStatus, names};
+use migrations_api::{DoneKey, How, MigratorSpec, MigratorStatus, names};
 use migrations_core::decide::decide;
 use migrations_core::plan::{Effect, Plan};
 use migrations_core::snapshot::{
@@ -26,6 +26,7 @@ const FOREIGN: &str = "foreign";
 /// How many earlier views are kept.
 const VIEWS: usize = 12;
 
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) spec: MigratorSpec,
     pub(crate) status: MigratorStatus,
@@ -47,7 +48,11 @@ pub(crate) struct World {
     /// Keys of which a run has succeeded.
     pub(crate) succeeded: BTreeSet<String>,
     /// How often the status was written: its version.
-    version: u64,
+    pub(crate) version: u64,
+    /// Whether Pods come and go in steps of their own after a Job's start and deletion.
+    pub(crate) in_small_steps: bool,
+    /// How many Jobs were created: what tells their uids apart.
+    created: u64,
     /// What could be read at earlier times, the latest last.
     views: Vec<(u64, Snapshot)>,
     /// What a controller is about to do that was held up in the middle of a plan.
@@ -82,6 +87,8 @@ impl World {
             started: Vec::new(),
             succeeded: BTreeSet::new(),
             version: 0,
+            in_small_steps: false,
+            created: 0,
             views: Vec::new(),
             held_up: None,
             clock: 1_000_000_000,
@@ -280,7 +287,7 @@ impl World {
 
     /// Carries out a plan that was made of a status of that version, as the controller does: up to the
     /// first write whose precondition doesn't hold. What is left of it after so many steps.
-    fn carry_out(&mut self, version: u64, mut plan: Plan, steps: usize) -> Option<Plan> {
+    pub(crate) fn carry_out(&mut self, version: u64, mut plan: Plan, steps: usize) -> Option<Plan> {
         let mut left = steps;
         if plan.status.is_some() {
             if left == 0 {
@@ -328,9 +335,10 @@ impl World {
                     return false;
                 }
                 self.clock += 1;
+                self.created += 1;
                 let annotation = |key: &str| job["metadata"]["annotations"][key].as_str().map(str::to_owned);
                 self.jobs.push(JobFacts {
-                    uid: format!("uid-{name}-{}", self.clock),
+                    uid: format!("uid-{name}-{}", self.created),
                     resource_version: "1".to_owned(),
                     owner_uid: Some("uid-shop".to_owned()),
                     run_of: job["metadata"]["labels"][names::RUN_LABEL].as_str().map(str::to_owned),
@@ -354,11 +362,16 @@ impl World {
                 }
                 let others = self.run_pods.iter().filter(|pod| pod.unfinished()).count();
                 assert_eq!(others, 0, "S1: started beside an unfinished Pod");
+                let let_go = |job: &&JobFacts| !job.suspended && job.outcome.is_none();
+                assert_eq!(self.jobs.iter().filter(let_go).count(), 0, "S1: started beside another Job");
                 let bound = self.status.current.as_ref().and_then(|run| run.job_uid.clone());
                 assert_eq!(bound.as_ref(), Some(uid), "started unbound");
                 if let Some(job) = self.jobs.iter_mut().find(|job| job.name == *name && job.uid == *uid) {
                     let done = |done: &&DoneKey| Some(&done.key) == job.key.as_ref();
-                    let again = self.status.done.iter().find(done).is_some_and(|done| !done.rerun);
+                    // A mark that comes once the Job is bound comes while the run is under way.
+                    let counts = |done: &&DoneKey| done.how == How::Succeeded || !self.in_small_steps;
+                    let again =
+                        self.status.done.iter().filter(counts).find(done).is_some_and(|done| !done.rerun);
                     assert!(!again, "S3: started again after its success");
                     if let Some(lock) = &self.spec.lock {
                         let held = self.locks.iter().any(|held| held.holder.uid == "uid-shop");
@@ -367,8 +380,9 @@ impl World {
                     job.suspended = false;
                     job.resource_version.push('+');
                     self.started.push(job.key.clone().unwrap());
-                    let pod = run_pod(job);
-                    self.run_pods.push(pod);
+                }
+                if !self.in_small_steps {
+                    self.make_run_pods();
                 }
             }
             Effect::DeleteJob { name, uid, resource_version } => {
@@ -383,8 +397,7 @@ impl World {
                 let of_job = |pod: &&PodFacts| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) == Some(uid);
                 let runs = |pod: &PodFacts| matches!(pod.containers[0].state, ContainerState::Running(_));
                 assert!(!self.run_pods.iter().filter(of_job).any(runs), "S4: ended a running migration");
-                self.jobs.retain(|job| job.name != *name || job.uid != *uid);
-                self.run_pods.retain(|pod| pod.owner.as_ref().and_then(|it| it.uid.as_ref()) != Some(uid));
+                self.job_vanishes(&uid.clone());
             }
             Effect::EndPod { uid, .. } => {
                 let Some(pod) = self.run_pods.iter_mut().find(|pod| pod.uid == *uid) else { return true };
@@ -419,6 +432,34 @@ impl World {
         true
     }
 
+    /// The Job controller makes the Pods of Jobs that were let go.
+    pub(crate) fn make_run_pods(&mut self) {
+        let made: Vec<_> = self.podless_jobs().map(run_pod).collect();
+        self.run_pods.extend(made);
+    }
+
+    /// Whether it has any to make.
+    pub(crate) fn has_run_pods_to_make(&self) -> bool {
+        self.podless_jobs().next().is_some()
+    }
+
+    fn podless_jobs(&self) -> impl Iterator<Item = &JobFacts> {
+        let has_pod = |job: &JobFacts| self.run_pods.iter().any(|pod| pod.belongs_to(&job.uid));
+        self.jobs.iter().filter(move |job| !job.suspended && job.outcome.is_none() && !has_pod(job))
+    }
+
+    /// A Job is deleted, and with it its Pods: at once, or in steps of their own.
+    pub(crate) fn job_vanishes(&mut self, uid: &str) {
+        self.jobs.retain(|job| job.uid != *uid);
+        if self.in_small_steps {
+            for pod in self.run_pods.iter_mut().filter(|pod| pod.belongs_to(uid)) {
+                pod.terminating = true;
+            }
+        } else {
+            self.run_pods.retain(|pod| !pod.belongs_to(uid));
+        }
+    }
+
     /// The current run's container starts.
     pub(crate) fn run_starts(&mut self) -> &mut Self {
         let since = self.now();
@@ -440,10 +481,10 @@ impl World {
         pod.containers[0].state = ContainerState::Terminated(end);
         pod.phase = if exit_code == 0 { "Succeeded" } else { "Failed" }.to_owned();
         let uid = pod.owner.as_ref().and_then(|owner| owner.uid.clone()).unwrap();
+        if exit_code == 0 {
+            self.succeeded.insert(pod.containers[0].image.clone());
+        }
         if let Some(job) = self.jobs.iter_mut().find(|job| job.uid == uid) {
-            if exit_code == 0 {
-                self.succeeded.extend(job.key.clone());
-            }
             job.resource_version.push('+');
             job.outcome = Some(match exit_code {
                 0 => JobOutcome::Complete,
