@@ -4,6 +4,7 @@
 //! world at each write. A cheaper order of writes would have to pass here (ADR 2).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
+#![allow(clippy::print_stderr, reason = "a test that fails tells how it came to that")]
 
 #[cfg(test)]
 mod world;
