@@ -21,7 +21,7 @@ use crate::{MigratorStatus, schema};
     status = "MigratorStatus",
     derive = "PartialEq",
     doc = "Runs an application's database migrations once per image, before Pods of that image start.",
-    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether every image in use is migrated"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status","description":"Whether every image in use is migrated and new Pods are held"}"#,
     printcolumn = r#"{"name":"Status","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","description":"Why it is ready, or not"}"#,
     printcolumn = r#"{"name":"Image","type":"string","jsonPath":".status.lastSuccessfulMigration","description":"The image migrated last"}"#,
     printcolumn = r#"{"name":"Waiting","type":"integer","jsonPath":".status.waiting","description":"Pods that wait for a migration"}"#,

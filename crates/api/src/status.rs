@@ -46,7 +46,7 @@ pub struct MigratorStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub superseded: Vec<SupersededRevision>,
 
-    /// Revisions of Deployments with waiting Pods of which it was told that their
+    /// Revisions of Deployments with waiting Pods for which the event `ProgressDeadlineNear` was sent: their
     /// `progressDeadlineSeconds` is about to pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deadlines_told: Vec<String>,
@@ -113,7 +113,7 @@ pub struct CurrentRun {
     /// How many attempts at the same have failed before this one.
     #[serde(default)]
     pub failures: i32,
-    /// When it was claimed; once its Job was let go, since then.
+    /// When it was claimed, or, once its Job was started, when that was.
     pub started: MicroTime,
     /// Why it is being given up, its container never having started.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -57,7 +57,7 @@ impl Journal {
 
     /// The last line of one that has waited as long as it may.
     pub(crate) fn gave_up(&self, now: Duration) -> String {
-        line(now, &format!("gives up, as --timeout says: {}", self.latest()))
+        line(now, &format!("gives up, as the webhook's --waiter-timeout says: {}", self.latest()))
     }
 
     /// How long until a reminder is due.
@@ -297,6 +297,9 @@ mod tests {
         let mut journal = journal();
         assert!(journal.gave_up(at(9)).contains("waits for Migrator default/shop, with no answer yet"));
         journal.answered(answer("1", "waits for shop:2\nmore"), at(1));
-        assert_eq!(journal.gave_up(at(60)), "[1m00s] gives up, as --timeout says: waits for shop:2");
+        assert_eq!(
+            journal.gave_up(at(60)),
+            "[1m00s] gives up, as the webhook's --waiter-timeout says: waits for shop:2"
+        );
     }
 }

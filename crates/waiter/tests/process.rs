@@ -250,7 +250,7 @@ fn a_timeout_ends_it_with_75_and_what_it_waited_for() {
     });
     let mut waiter = Waiter::annotated(&[server.address()], &authority.bundle(), "", Some(1));
     assert_eq!(waiter.until_it_ends().code(), Some(i32::from(EXIT_TIMEOUT)));
-    waiter.until_it_says("gives up, as --timeout says: waits for shop:2");
+    waiter.until_it_says("gives up, as the webhook's --waiter-timeout says: waits for shop:2");
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Configurations {
     pub(super) async fn put(&self, name: &str, desired: &Desired<'_>) -> Result<Written, String> {
         let Some(mut configuration) = self.0.get_opt(name).await.map_err(|error| error.to_string())? else {
             return Err(format!(
-                "MutatingWebhookConfiguration {name} doesn't exist; apply the operator's manifests again"
+                "MutatingWebhookConfiguration {name} doesn't exist; install the operator again ('kubectl apply' or 'helm upgrade')"
             ));
         };
         let found = configuration.data["webhooks"].as_array().cloned().unwrap_or_default();

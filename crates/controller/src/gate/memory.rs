@@ -81,7 +81,8 @@ impl Memory {
             tracing::warn!(
                 configuration = name,
                 corrections,
-                "something else changes the webhook entries; they are put right again, next time in {pause:?}"
+                "something else changes the webhook entries; they are put right again, next time in {pause:?}; \
+                 'kubectl get mutatingwebhookconfiguration {name} -o yaml --show-managed-fields' tells who it is"
             );
         }
         let kept =

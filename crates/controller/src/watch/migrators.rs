@@ -92,8 +92,8 @@ fn report(error: &watcher::Error) {
     };
     if missing {
         tracing::error!(
-            "the API server doesn't know migrators.{}; install the CustomResourceDefinition \
-             (manifests/crd.yaml); waiting for it",
+            "the API server doesn't know migrators.{}; install the operator again ('kubectl apply' or 'helm upgrade'), \
+             which brings the definition; waiting for it",
             migrations_api::names::GROUP
         );
     } else {

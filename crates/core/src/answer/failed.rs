@@ -23,8 +23,8 @@ pub(super) fn failed(question: &Question, record: &RunRecord, migrator: &Migrato
         None => (
             Reason::Failed,
             format!(
-                "it is not tried again by itself; roll out what mends it, or annotate the Migrator {} with a new \
-                 value",
+                "it is not tried again by itself; roll out what mends it, or set the Migrator's annotation {} to a \
+                 new value",
                 names::RUN_ANNOTATION
             ),
         ),
@@ -47,8 +47,11 @@ pub(super) fn unknown(question: &Question, record: &RunRecord) -> Told {
         Reason::Unknown.as_str(),
         format!(
             "waits for the migrations of {key}: nobody saw how Job {job} ended{why} (attempt {attempts}, at {:.0}), so \
-             it is not run again by itself; look at the database, then {}",
+             it is not run again by itself; look at the database, then set the Migrator's annotation {} to a new value \
+             to run it again, or {} to {key} if it is complete; {}",
             finished.0,
+            names::RUN_ANNOTATION,
+            names::DONE_ANNOTATION,
             look_at(question)
         ),
     )

@@ -144,7 +144,7 @@ fn nobody_is_released_by_what_cannot_be_compared(#[case] spec: Value, #[case] la
 #[case::exhausted(
     json!({"backoffLimit": 2}), json!({"history": [record("shop:2", "Failed", "no such table\n")]}),
     "MigrationFailed", "failed in Job shop-y (attempt 3 of 3, at 2026-11-22T10:05:00Z); it is not tried again by itself; \
-        roll out what mends it, or annotate the Migrator migrations.coderanger.net/run with a new value")]
+        roll out what mends it, or set the Migrator's annotation migrations.coderanger.net/run to a new value")]
 #[case::exhausted_with_its_output(
     json!({"backoffLimit": 0}), json!({"history": [record("shop:2", "Failed", "Traceback\nno such table\n")]}),
     "MigrationFailed", "\nits last output:\nTraceback\nno such table")]

@@ -60,7 +60,7 @@ pub fn verdict(refusal: Option<&str>, namespace: &str) -> Result<(), Option<Stri
          Service {} in namespace {namespace}, which is port {WEBHOOK_PORT_NAME:?} of the webhook's Pods ({} \
          as shipped). Open that port from the control plane to the nodes in firewalls and network policies; \
          where the control plane can't reach Pods at all, set hostNetwork on Deployment {} \
-         (manifests/host-network). The API server says: {refusal}",
+         (kustomize component manifests/host-network, or webhook.hostNetwork of the chart). The API server says: {refusal}",
         names::ADMISSION_PORT,
         names::WEBHOOK_SERVICE,
         names::ADMISSION_LISTEN_PORT,
