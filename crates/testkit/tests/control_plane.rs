@@ -77,10 +77,10 @@ async fn a_bound_pod_stays_until_the_test_ends_it() {
 }
 
 #[tokio::test]
-async fn the_api_server_reaches_a_webhook_on_this_machine_through_its_service() {
+async fn the_api_server_reaches_a_webhook_on_loopback_through_its_service() {
     let plane = ControlPlane::shared().await;
     let namespace = plane.namespace().await;
-    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     plane.expose(namespace.name(), "hook", 443, listener.local_addr().unwrap().port()).await;
     let hook: MutatingWebhookConfiguration = serde_json::from_value(json!({
         "metadata": { "name": "reached" },
