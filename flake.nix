@@ -55,6 +55,8 @@
             cargoLock.lockFile = ./Cargo.lock;
           }
           // args
+          # Nothing is compiled a second time in a sandbox.
+          // { env = { CARGO_INCREMENTAL = "0"; } // args.env or { }; }
         );
 
       # Static programs that refer to nothing in the store. Those of one profile are built by themselves: what one
@@ -230,7 +232,8 @@
             pkgs.kind
             pkgs.kubectl
             pkgs.kubernetes-helm
-            pkgs.musl.dev
+            # Not the package: its headers would be found by what compiles for glibc.
+            (pkgs.writeShellScriptBin "musl-gcc" ''exec ${pkgs.musl.dev}/bin/musl-gcc "$@"'')
             pkgs.nixpkgs-fmt
             pkgs.python3
             pkgs.rustup

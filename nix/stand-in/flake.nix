@@ -107,6 +107,7 @@
             run a.name { passAsFile = [ "text" ]; text = "#!/usr/bin/env bash\nset -o errexit\nset -o nounset\nset -o pipefail\n${builtins.concatStringsSep "" (map (n: "export ${n}='${(a.runtimeEnv or { }).${n}}'\n") (builtins.attrNames (a.runtimeEnv or { })))}export PATH=\"${builtins.concatStringsSep ":" (map (i: "${i}/bin") (a.runtimeInputs or [ ]))}:$PATH\"\n${a.text}"; } ''
               mkdir -p $out/bin; cp "$textPath" $out/bin/${a.name}; chmod +x $out/bin/${a.name}; bash -n $out/bin/${a.name}
             '' // { meta.mainProgram = a.name; };
+          writeShellScriptBin = name: text: run name { passAsFile = [ "text" ]; text = "#!/bin/sh\n${text}\n"; } "mkdir -p $out/bin; cp $textPath $out/bin/${name}; chmod +x $out/bin/${name}" // { meta.mainProgram = name; };
           check-jsonschema = placeholder "check-jsonschema";
           zizmor = placeholder "zizmor";
           mkShell = args: run "shell" (only "mkShell" [ "packages" ] args) "echo > $out";

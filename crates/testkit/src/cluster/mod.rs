@@ -6,13 +6,14 @@
 
 mod account;
 mod audit;
+mod egress;
 mod kubelet;
 mod namespace;
 mod process;
 mod wait;
 
 use std::fs;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -99,6 +100,7 @@ impl ControlPlane {
         let etcd = start("etcd", &etcd_args(&directory, &etcd_url, peer_port), true);
         let audit = audited.then(|| AuditLog::in_directory(&directory));
         let mut arguments = api_server_args(&files, &etcd_url, api_port);
+        arguments.push(egress::in_directory(&directory));
         arguments.extend(audit.iter().flat_map(|(_, arguments)| arguments.clone()));
         let api_server = start("kube-apiserver", &arguments, false);
         let mut started = [etcd, api_server];
@@ -148,8 +150,8 @@ impl ControlPlane {
         TestNamespace::made_by(self.client()).await
     }
 
-    /// Makes `port` of a Service lead to `local_port` on this machine, so that the API server
-    /// reaches a webhook that the test serves on all addresses.
+    /// Makes `port` of a Service lead to `local_port` on loopback, so that the API server reaches a
+    /// webhook that the test serves there.
     pub async fn expose(&self, namespace: &str, service: &str, port: u16, local_port: u16) {
         let client = self.client();
         let object = from_json::<Service>(json!({
@@ -164,7 +166,7 @@ impl ControlPlane {
             "metadata": { "name": service, "labels": { "kubernetes.io/service-name": service } },
             "addressType": "IPv4",
             "ports": [{ "name": "test", "port": local_port }],
-            "endpoints": [{ "addresses": [own_address()], "conditions": { "ready": true } }],
+            "endpoints": [{ "addresses": [egress::THIS_MACHINE], "conditions": { "ready": true } }],
         }));
         Api::namespaced(client, namespace)
             .create(&PostParams::default(), &slice)
@@ -325,14 +327,6 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
             }
         }
     })
-}
-
-/// An address of this machine that isn't loopback, which an `EndpointSlice` refuses. Connecting a UDP
-/// socket sends nothing.
-fn own_address() -> IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    let found = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
-    found.expect("this machine has an address beside loopback").ip()
 }
 
 fn from_json<K: serde::de::DeserializeOwned>(json: serde_json::Value) -> K {
