@@ -39,7 +39,7 @@ pub struct Gated<'a> {
     pub resource_version: &'a str,
     /// Namespace of the Migrator.
     pub namespace: &'a str,
-    /// Its spec, known to be valid.
+    /// Its spec, whose selector is known to select something and not everything.
     pub spec: &'a MigratorSpec,
     /// Its status.
     pub status: Option<&'a MigratorStatus>,
@@ -119,16 +119,20 @@ fn shard(namespace: &str, selector: &str) -> usize {
     bytes.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % names::ENTRY_SHARDS
 }
 
-/// A selector as every other that says the same in another order.
+/// A selector as every other that says the same in another order, and as the API server gives it back:
+/// without what is empty.
 fn in_order(selector: &LabelSelector) -> LabelSelector {
-    let mut selector = selector.clone();
-    if let Some(expressions) = &mut selector.match_expressions {
-        for expression in expressions.iter_mut() {
-            expression.values.iter_mut().for_each(|values| values.sort());
-        }
-        expressions.sort_by_key(|it| (it.key.clone(), it.operator.clone(), it.values.clone()));
+    let LabelSelector { match_expressions, match_labels } = selector.clone();
+    let mut expressions = match_expressions.unwrap_or_default();
+    for expression in &mut expressions {
+        expression.values = expression.values.take().filter(|values| !values.is_empty());
+        expression.values.iter_mut().for_each(|values| values.sort());
     }
-    selector
+    expressions.sort_by_key(|it| (it.key.clone(), it.operator.clone(), it.values.clone()));
+    LabelSelector {
+        match_expressions: Some(expressions).filter(|it| !it.is_empty()),
+        match_labels: match_labels.filter(|labels| !labels.is_empty()),
+    }
 }
 
 /// The entry of Migrators that select the same Pods. It fails closed, so it must ask for as little as
