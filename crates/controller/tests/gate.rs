@@ -305,6 +305,40 @@ async fn a_spec_that_is_not_valid_keeps_the_gate_of_its_selector(
     assert_eq!(kept.entries().len(), entries);
 }
 
+/// What is migrated for the one that can be read says nothing about the other.
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_read_keeps_what_it_shared() {
+    let mut kept = Kept::start(true).await;
+    let one = |name: &str, done: &[&str]| {
+        let done: Vec<_> =
+            done.iter().map(|it| json!({ "key": it, "image": it, "how": "Succeeded" })).collect();
+        migrator(name).selecting("app", "shop").with(json!({ "status": { "done": done } }))
+    };
+    let (first, other) = (one("a", &["v1", "v2"]), one("b", &["v1"]));
+    let unreadable = other.clone().with(json!({ "spec": { "selector": "x" } }));
+    let shared = r#"[\"v1\"]"#;
+    let own = r#"[\"v1\",\"v2\"]"#;
+    let listed = [
+        (vec![&first, &other], vec![("/admit/migrator-a/migrator-b", shared)]),
+        (vec![&first, &unreadable], vec![("/admit/migrator-a", own), ("/admit/migrator-b", shared)]),
+        (vec![&first, &other], vec![("/admit/migrator-a/migrator-b", shared)]),
+        (vec![&first, &unreadable], vec![("/admit/migrator-a", own), ("/admit/migrator-b", shared)]),
+        (vec![&first], vec![("/admit/migrator-a", own)]),
+    ];
+    for (migrators, expected) in listed {
+        kept.list(migrators.iter().map(|it| serde_json::from_value(it.json()).unwrap()).collect());
+        kept.gates.look();
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        let entries = kept.entries();
+        assert_eq!(entries.len(), expected.len(), "{entries:?}");
+        for (entry, (path, images)) in entries.iter().zip(expected) {
+            assert_eq!(entry["clientConfig"]["service"]["path"], path);
+            assert!(entry["matchConditions"].to_string().contains(images), "{path}: {entry}");
+            assert_eq!(entry["objectSelector"], json!({ "matchLabels": { "app": "shop" } }));
+        }
+    }
+}
+
 /// Nothing else changes then: neither what is desired nor how the webhook is reached.
 #[tokio::test(start_paused = true)]
 async fn the_entry_of_one_that_cannot_be_read_goes_with_it() {

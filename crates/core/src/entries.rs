@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use caller::{Caller, Named};
 use caller::{path, probe_path, required_path};
-pub use in_place::{compare_after, differ, refusal, speaks_of, trusting};
+pub use in_place::{apart, compare_after, differ, refusal, speaks_of, trusting};
 
 /// Name of the port of the webhook's Pods that the Service leads to.
 const WEBHOOK_PORT_NAME: &str = "admission";
@@ -112,6 +112,11 @@ pub fn name_of(entry: &Value) -> &str {
     entry.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Name of the entry of Migrators of whom this one is the first.
+fn entry_name(uid: &str) -> String {
+    format!("{uid}.{}", names::GROUP)
+}
+
 /// Which configuration an entry is in: stable, and even over many. By what it selects and not by who
 /// selects, so that those who share one may come and go.
 fn shard(namespace: &str, selector: &str) -> usize {
@@ -139,7 +144,7 @@ fn in_order(selector: &LabelSelector) -> LabelSelector {
 /// it can: an outage of the operator holds back what it asks for, and nothing else.
 fn shared_entry(namespace: &str, migrators: &[Gated<'_>], endpoint: &Endpoint) -> Option<Entry> {
     let first = migrators.first()?;
-    let name = format!("{}.{}", first.uid, names::GROUP);
+    let name = entry_name(first.uid);
     let namespaces = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
     let objects = json!(in_order(&first.spec.selector));
     let body = webhook(&name, "", endpoint, &namespaces, &objects, &conditions::of_migrators(migrators));

@@ -300,6 +300,17 @@ fn an_entry_is_found_by_the_migrators_in_its_path() {
     assert!(speaks_of(entry, &uids("b")) && !speaks_of(entry, &uids("c")));
 }
 
+#[test]
+fn those_who_stay_alone_stay_with_what_they_shared() {
+    let sharing = [one("a", &json!({}), &["v1", "v2"]), one("b", &json!({}), &["v1"])];
+    let mut entry = settled(&sharing, "41", &[]).remove(0);
+    let apart = apart(&entry, &BTreeSet::from(["b".to_owned()]));
+    assert_eq!((name_of(&apart), path_of(&apart)), ("b.migrations.coderanger.net", "/admit/b.41"));
+    entry["name"] = apart["name"].clone();
+    entry["clientConfig"] = apart["clientConfig"].clone();
+    assert_eq!(apart, entry, "nothing else changes");
+}
+
 #[rstest]
 #[case::nothing_changed(0, 1)]
 #[case::changed_back_once(1, 2)]
