@@ -109,8 +109,8 @@ struct Known {
     namespaces: Namespaces,
     /// Gates of namespaces that have been asked for since they last changed.
     gates: HashMap<String, Arc<Gates>>,
-    /// Uids of those that are there.
-    uids: HashSet<String>,
+    /// Uids of those that are there, and whether they can be read.
+    uids: HashMap<String, bool>,
     /// Whether changes are heard of.
     in_sight: bool,
     swept: Instant,
@@ -121,7 +121,7 @@ impl Default for Known {
         Self {
             namespaces: Namespaces::new(),
             gates: HashMap::new(),
-            uids: HashSet::new(),
+            uids: HashMap::new(),
             in_sight: true,
             swept: Instant::now(),
         }
@@ -148,20 +148,26 @@ impl View {
     }
 
     /// Waits until this view may answer for the Migrators that an entry names, but no longer than
-    /// `patience`; else returns one that it may not answer for.
+    /// `patience`; else returns one that it may not answer for. Nor may it for one that can't be read:
+    /// nobody knows which Pods that holds, but the entry which it had asks for them.
     pub async fn catch_up(&self, named: &[Named], patience: Duration) -> Result<(), Named> {
         let behind =
             |seen: Option<u64>| named.iter().find(|named| !named.is_seen(|| self.knows(&named.uid), seen));
+        let readable = || {
+            let known = self.read();
+            let unreadable = named.iter().find(|named| known.uids.get(&named.uid) == Some(&false));
+            unreadable.map_or(Ok(()), |named| Err(named.clone()))
+        };
         let now = *self.seen.borrow();
         if behind(now).is_none() {
-            return Ok(());
+            return readable();
         }
         let mut seen = self.seen.subscribe();
         let caught_up = seen.wait_for(|seen| behind(*seen).is_none());
         // The other end is in this view.
         let _ = tokio::time::timeout(patience, caught_up).await;
         let now = *self.seen.borrow();
-        behind(now).map_or(Ok(()), |named| Err(named.clone()))
+        behind(now).map_or_else(readable, |named| Err(named.clone()))
     }
 
     /// Everything up to this version has been applied or removed.
@@ -210,7 +216,7 @@ impl View {
     }
 
     fn knows(&self, uid: &str) -> bool {
-        self.read().uids.contains(uid)
+        self.read().uids.contains_key(uid)
     }
 
     /// A Migrator came or changed.
@@ -226,7 +232,8 @@ impl View {
                     namespace = key.0,
                     name = key.1,
                     error = invalid.error,
-                    "this Migrator can't be read, its Pods are not held; correct it or the CRD"
+                    "this Migrator can't be read: Pods that its webhook entry asks for are refused, others are not \
+                     held; correct it or the CRD"
                 );
                 let gate = Arc::new(Gate::unreadable(&key.1, &invalid.error));
                 Entry::Unreadable { uid, error: invalid.error.into(), gate }
@@ -289,7 +296,8 @@ impl View {
         let entries = namespaces.entry(namespace.clone()).or_default();
         let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(absent));
         forget(uids, &sender.borrow());
-        uids.extend(entry.uid().map(str::to_owned));
+        let readable = matches!(entry, Entry::Present { .. });
+        uids.extend(entry.uid().map(|uid| (uid.to_owned(), readable)));
         sender.send_if_modified(|known| {
             let changed = *known != entry;
             *known = entry;
@@ -330,7 +338,7 @@ impl Known {
 }
 
 /// An entry is gone, or becomes another.
-fn forget(uids: &mut HashSet<String>, entry: &Entry) {
+fn forget(uids: &mut HashMap<String, bool>, entry: &Entry) {
     if let Some(uid) = entry.uid() {
         uids.remove(uid);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use futures::FutureExt;
+use kube::Resource;
 use serde_json::{Value, json};
 
 fn object(namespace: &str, name: &str, spec: &Value) -> DeserializeGuard<Migrator> {
@@ -10,6 +11,13 @@ fn object(namespace: &str, name: &str, spec: &Value) -> DeserializeGuard<Migrato
         "metadata": {"name": name, "namespace": namespace}, "spec": spec,
     }))
     .unwrap()
+}
+
+/// One whose name is its uid.
+fn identified(uid: &str, spec: &Value) -> DeserializeGuard<Migrator> {
+    let mut object = object("a", uid, spec);
+    object.meta_mut().uid = Some(uid.to_owned());
+    object
 }
 
 fn selecting(app: &str) -> Value {
@@ -119,17 +127,29 @@ async fn a_view_counts_up_until_the_cluster_starts_again() {
 #[tokio::test]
 async fn without_numbers_those_that_are_known_are_answered_for() {
     let view = View::default();
-    let mut known = serde_json::to_value(json!({
-        "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator", "spec": selecting("x"),
-    }))
-    .unwrap();
-    for (name, spec) in [("good", selecting("x")), ("bad", json!({"selector": "x"}))] {
-        known["metadata"] = json!({"name": name, "namespace": "a", "uid": name});
-        known["spec"] = spec;
-        view.apply(serde_json::from_value(known.clone()).unwrap());
-        assert_eq!(view.catch_up(&named(name, 41), Duration::ZERO).await, Ok(()));
-    }
+    view.apply(identified("7d1f", &selecting("x")));
+    assert_eq!(view.catch_up(&named("7d1f", 41), Duration::ZERO).await, Ok(()));
     assert!(view.catch_up(&named("other", 41), Duration::ZERO).await.is_err());
+}
+
+/// Its entry asks for Pods that it held: they would start unmigrated.
+#[tokio::test(start_paused = true)]
+async fn no_answer_is_given_for_one_that_cannot_be_read() {
+    let view = View::default();
+    view.restart_at(Some(50));
+    let sharing = [named("good", 41), named("bad", 41)].concat();
+    let mut answers = Vec::new();
+    let (readable, unreadable) = (selecting("x"), json!({"selector": "x"}));
+    for spec in [&readable, &unreadable, &readable, &unreadable] {
+        view.apply(identified("good", &readable));
+        view.apply(identified("bad", spec));
+        assert_eq!(view.catch_up(&named("good", 41), Duration::ZERO).await, Ok(()));
+        answers.push(view.catch_up(&sharing, Duration::from_secs(3)).await.map_err(|named| named.uid));
+    }
+    view.remove(&key("a", "bad"));
+    answers.push(view.catch_up(&sharing, Duration::ZERO).await.map_err(|named| named.uid));
+    let refused = || Err("bad".to_owned());
+    assert_eq!(answers, [Ok(()), refused(), Ok(()), refused(), Ok(())]);
 }
 
 #[tokio::test]
