@@ -91,8 +91,8 @@ pub enum Error {
 /// Puts `bundle` into a namespace with a Migrator. Writes only where it isn't there.
 pub async fn ensure_bundle(client: &Client, namespace: &str, bundle: &CaBundle) -> Result<(), Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let failed = |error| Error::Bundle(namespace.to_owned(), error);
-    let present = maps.get_opt(CA_BUNDLE_CONFIG_MAP).await.map_err(failed)?;
+    let unread = |error| Error::ReadBundle(namespace.to_owned(), error);
+    let present = maps.get_opt(CA_BUNDLE_CONFIG_MAP).await.map_err(unread)?;
     let data = present.and_then(|map| map.data).unwrap_or_default();
     if data.get(CA_BUNDLE_KEY) == Some(&bundle.pem) {
         return Ok(());
@@ -103,8 +103,9 @@ pub async fn ensure_bundle(client: &Client, namespace: &str, bundle: &CaBundle) 
         "metadata": { "name": CA_BUNDLE_CONFIG_MAP },
         "data": { CA_BUNDLE_KEY: bundle.pem },
     });
+    let unwritten = |error| Error::Bundle(namespace.to_owned(), error);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    maps.patch(CA_BUNDLE_CONFIG_MAP, &params, &Patch::Apply(map)).await.map_err(failed)?;
+    maps.patch(CA_BUNDLE_CONFIG_MAP, &params, &Patch::Apply(map)).await.map_err(unwritten)?;
     tracing::info!(namespace, "CA bundle written");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod in_order;
 mod memory;
 mod probe;
 mod states;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,19 +16,20 @@ use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
 use migrations_api::{Migrator, names};
 use migrations_core::entries::{Endpoint, Entry, Gated, configurations, is_excluded};
+use migrations_core::selector::Selector;
 use migrations_core::snapshot::{Gate, Requests};
-use migrations_core::validate::validate;
 use migrations_process::probes::Part;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::certificates::{self, CaBundle};
+use crate::certificates::CaBundle;
 use crate::watch::{Guarded, Queue};
 use configuration::{Configurations, Desired, Reach};
 use in_order::{gates_by_uid, put_all};
 use memory::Memory;
 pub use states::Gates;
 use states::{States, state};
+use trust::Trust;
 
 /// Pause after a failed write.
 const RETRY: Duration = Duration::from_secs(2);
@@ -46,7 +48,8 @@ pub struct GateKeeper {
     pub gates: Gates,
     /// Who looks at a Migrator when its state changes.
     pub queue: Queue,
-    /// True once every entry has been in place.
+    /// True once every configuration has been in order. What keeps the entries of single namespaces from
+    /// being written is told by their Migrators alone.
     pub in_place: Part,
 }
 
@@ -60,8 +63,6 @@ struct Round {
     /// Uids of those that can't be read, or whose waiters can't be told whom to trust: their Pods stay as
     /// they are, held if they were.
     staying: BTreeSet<String>,
-    /// All has worked so far.
-    well: bool,
 }
 
 impl GateKeeper {
@@ -88,7 +89,6 @@ impl GateKeeper {
                     if changed.is_err() {
                         return;
                     }
-                    memory.bundled.clear();
                 }
                 () = tokio::time::sleep_until(again) => {}
             }
@@ -97,9 +97,18 @@ impl GateKeeper {
 
     /// Writes whatever is not as it should be; returns when to look again.
     async fn pass(&mut self, bundle: &CaBundle, memory: &mut Memory) -> Instant {
-        memory.forget_bundles_in_time();
         let migrators = self.migrators.state();
-        let mut round = self.gather(&migrators, bundle, memory).await;
+        // Waiters of every one are told: they wait also where their Migrator can't be read or isn't valid
+        // any more.
+        let mut namespaces: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for guarded in &migrators {
+            let namespace = guarded.namespace().unwrap_or_default();
+            if !is_excluded(&namespace, &self.namespace) {
+                namespaces.entry(namespace).or_default().insert(guarded.uid().unwrap_or_default());
+            }
+        }
+        memory.trust.spread(&self.client, bundle, namespaces).await;
+        let mut round = self.gather(&migrators, &memory.trust);
         let endpoint = Endpoint { namespace: self.namespace.clone(), ca_bundle: bundle.base64() };
         let all = desired(&round, &endpoint);
         let configurations = Configurations::new(self.client.clone());
@@ -109,7 +118,7 @@ impl GateKeeper {
         let mut faults = BTreeMap::new();
         let done = put_all(&all, &reach, &round.staying, &configurations, memory, &mut faults).await;
         memory.tell_faults(&faults);
-        let well = round.well && unproven.is_none() && done;
+        let well = unproven.is_none() && done;
 
         let gates = gates_by_uid(&all, unproven.as_ref(), &faults, memory);
         for migrator in round.gated.iter().filter_map(|guarded| guarded.0.as_ref().ok()) {
@@ -124,18 +133,16 @@ impl GateKeeper {
         }
         let now = Instant::now();
         let compare = memory.kept.values().map(|kept| kept.compare_at).min();
-        let next = compare.map_or(memory.bundled_until, |compare| compare.min(memory.bundled_until));
+        let next = [compare, memory.trust.due()].into_iter().flatten().min();
         match unproven {
-            _ if well => next,
             Some(_) => now + probe::pause(memory.failed_probes),
-            None => next.min(now + RETRY),
+            None => next.filter(|next| well || *next < now + RETRY).unwrap_or(now + RETRY),
         }
     }
 
-    /// Which Migrators get an entry; the others' states. Waiters of every one are told whom to trust:
-    /// they wait also where their Migrator can't be read or isn't valid any more.
-    async fn gather(&self, migrators: &[Arc<Guarded>], bundle: &CaBundle, memory: &mut Memory) -> Round {
-        let mut round = Round { well: true, ..Round::default() };
+    /// Which Migrators get an entry; the others' states.
+    fn gather(&self, migrators: &[Arc<Guarded>], trust: &Trust) -> Round {
+        let mut round = Round::default();
         for guarded in migrators {
             let (uid, namespace) =
                 (guarded.uid().unwrap_or_default(), guarded.namespace().unwrap_or_default());
@@ -143,11 +150,10 @@ impl GateKeeper {
                 round.states.extend(guarded.0.as_ref().ok().map(|it| state(it, Gate::Excluded)));
                 continue;
             }
-            let trusted = self.trusted(&uid, &namespace, bundle, memory).await;
-            round.well &= trusted.is_ok();
-            match (&guarded.0, trusted) {
+            match (&guarded.0, trust.of(&namespace)) {
                 (Err(_), _) => drop(round.staying.insert(uid)),
-                (Ok(migrator), _) if validate(&migrator.spec).is_err() => {}
+                // Whatever else is wrong with a spec, the Pods that it selects wait until that is put right.
+                (Ok(migrator), _) if Selector::parse(&migrator.spec.selector).is_err() => {}
                 (Ok(_), Ok(())) => round.gated.push(Arc::clone(guarded)),
                 (Ok(migrator), Err(why)) => {
                     round.states.extend([state(migrator, Gate::Pending(why))]);
@@ -156,29 +162,6 @@ impl GateKeeper {
             }
         }
         round
-    }
-
-    /// Sees to it that the waiters of a Migrator know whom to trust.
-    async fn trusted(
-        &self,
-        uid: &str,
-        namespace: &str,
-        bundle: &CaBundle,
-        memory: &mut Memory,
-    ) -> Result<(), String> {
-        if memory.bundled.contains(uid) {
-            return Ok(());
-        }
-        match certificates::ensure_bundle(&self.client, namespace, bundle).await {
-            Ok(()) => {
-                memory.bundled.insert(uid.to_owned());
-                Ok(())
-            }
-            Err(error) => {
-                tracing::warn!(%namespace, %error, "cannot write the certificates that waiters trust");
-                Err(format!("the ConfigMap {} can't be written: {error}", names::CA_BUNDLE_CONFIG_MAP))
-            }
-        }
     }
 
     /// Proves that the API server, trusting `bundle`, reaches the webhook; once, since the entries

@@ -3,6 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends with a panic")]
 
+#[cfg(test)]
+mod gate {
+    mod trust;
+}
+
 use std::time::Duration;
 
 use http::Method;
@@ -194,6 +199,9 @@ async fn an_entry_stays_while_the_waiters_trust_cannot_be_written() {
 #[case::cannot_be_read(json!({ "selector": "x" }), 20, 1)]
 #[case::cannot_be_read_where_the_webhook_is_reached_at_once(json!({ "selector": "x" }), 0, 1)]
 #[case::is_not_valid(json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] } }), 20, 0)]
+#[case::is_not_valid_beside_its_selector(
+    json!({ "selector": { "matchLabels": { "app": "shop" } }, "templateSelector": { "matchLabels": { "role": "web app" } } }),
+    0, 1)]
 #[tokio::test(start_paused = true)]
 async fn the_waiters_and_the_entry_trust_a_new_authority_of_a_migrator_that(
     #[case] spec: serde_json::Value,
@@ -265,12 +273,82 @@ async fn nothing_is_written_for_a_migrator_in_an_excluded_namespace() {
 #[tokio::test(start_paused = true)]
 async fn it_is_not_in_place_before_waiters_know_whom_to_trust() {
     let mut kept = Kept::start(true).await;
-    for _ in 0..100 {
+    for _ in 0..20 {
         kept.server.fail(Fault::refuse(Method::GET, "configmaps", 500));
     }
-    kept.list(vec![serde_json::from_value(migrator("shop").selecting("app", "shop").json()).unwrap()]);
+    let shop = migrator("shop").selecting("app", "shop");
+    kept.list(vec![serde_json::from_value(shop.json()).unwrap()]);
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert!(!kept.is_ready() && kept.entries().is_empty());
+    assert!(matches!(kept.gates.of(&shop.build()), Gate::Pending(_)));
+    assert!(kept.entries().is_empty());
     tokio::time::sleep(Duration::from_hours(1)).await;
-    assert!(kept.is_ready());
+    assert_eq!((kept.gates.of(&shop.build()), kept.entries().len()), (Gate::InPlace, 1));
+}
+
+/// What is wrong with the rest of a spec is told; its Pods wait until it is put right.
+#[rstest]
+#[case::another_selector(json!({ "templateSelector": { "matchLabels": { "role": "web app" } } }), 1)]
+#[case::everything_is_selected(json!({ "selector": { "matchLabels": null } }), 0)]
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_is_not_valid_keeps_the_gate_of_its_selector(
+    #[case] change: serde_json::Value,
+    #[case] entries: usize,
+) {
+    let mut kept = Kept::start(true).await;
+    let shop = migrator("shop").selecting("app", "shop");
+    for spec in [json!({}), change] {
+        let shop = shop.clone().with(json!({ "spec": spec }));
+        kept.list(vec![serde_json::from_value(shop.json()).unwrap()]);
+        kept.gates.look();
+        tokio::time::sleep(Duration::from_mins(2)).await;
+    }
+    assert_eq!(kept.entries().len(), entries);
+}
+
+/// What is migrated for the one that can be read says nothing about the other.
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_read_keeps_what_it_shared() {
+    let mut kept = Kept::start(true).await;
+    let one = |name: &str, done: &[&str]| {
+        let done: Vec<_> =
+            done.iter().map(|it| json!({ "key": it, "image": it, "how": "Succeeded" })).collect();
+        migrator(name).selecting("app", "shop").with(json!({ "status": { "done": done } }))
+    };
+    let (first, other) = (one("a", &["v1", "v2"]), one("b", &["v1"]));
+    let unreadable = other.clone().with(json!({ "spec": { "selector": "x" } }));
+    let shared = r#"[\"v1\"]"#;
+    let own = r#"[\"v1\",\"v2\"]"#;
+    let listed = [
+        (vec![&first, &other], vec![("/admit/migrator-a/migrator-b", shared)]),
+        (vec![&first, &unreadable], vec![("/admit/migrator-a", own), ("/admit/migrator-b", shared)]),
+        (vec![&first, &other], vec![("/admit/migrator-a/migrator-b", shared)]),
+        (vec![&first, &unreadable], vec![("/admit/migrator-a", own), ("/admit/migrator-b", shared)]),
+        (vec![&first], vec![("/admit/migrator-a", own)]),
+    ];
+    for (migrators, expected) in listed {
+        kept.list(migrators.iter().map(|it| serde_json::from_value(it.json()).unwrap()).collect());
+        kept.gates.look();
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        let entries = kept.entries();
+        assert_eq!(entries.len(), expected.len(), "{entries:?}");
+        for (entry, (path, images)) in entries.iter().zip(expected) {
+            assert_eq!(entry["clientConfig"]["service"]["path"], path);
+            assert!(entry["matchConditions"].to_string().contains(images), "{path}: {entry}");
+            assert_eq!(entry["objectSelector"], json!({ "matchLabels": { "app": "shop" } }));
+        }
+    }
+}
+
+/// Nothing else changes then: neither what is desired nor how the webhook is reached.
+#[tokio::test(start_paused = true)]
+async fn the_entry_of_one_that_cannot_be_read_goes_with_it() {
+    let mut kept = Kept::start(true).await;
+    let shop = migrator("shop").selecting("app", "shop");
+    let unreadable = shop.clone().with(json!({ "spec": { "selector": "x" } }));
+    for (listed, entries) in [(vec![shop], 1), (vec![unreadable], 1), (vec![], 0)] {
+        kept.list(listed.iter().map(|it| serde_json::from_value(it.json()).unwrap()).collect());
+        kept.gates.look();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(kept.entries().len(), entries);
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use caller::{Caller, Named};
 use caller::{path, probe_path, required_path};
-pub use in_place::{compare_after, differ, refusal, speaks_of, trusting};
+pub use in_place::{apart, compare_after, differ, refusal, speaks_of, trusting};
 
 /// Name of the port of the webhook's Pods that the Service leads to.
 const WEBHOOK_PORT_NAME: &str = "admission";
@@ -39,7 +39,7 @@ pub struct Gated<'a> {
     pub resource_version: &'a str,
     /// Namespace of the Migrator.
     pub namespace: &'a str,
-    /// Its spec, known to be valid.
+    /// Its spec, whose selector is known to select something and not everything.
     pub spec: &'a MigratorSpec,
     /// Its status.
     pub status: Option<&'a MigratorStatus>,
@@ -112,6 +112,11 @@ pub fn name_of(entry: &Value) -> &str {
     entry.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
+/// Name of the entry of Migrators of whom this one is the first.
+fn entry_name(uid: &str) -> String {
+    format!("{uid}.{}", names::GROUP)
+}
+
 /// Which configuration an entry is in: stable, and even over many. By what it selects and not by who
 /// selects, so that those who share one may come and go.
 fn shard(namespace: &str, selector: &str) -> usize {
@@ -119,23 +124,27 @@ fn shard(namespace: &str, selector: &str) -> usize {
     bytes.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte))) % names::ENTRY_SHARDS
 }
 
-/// A selector as every other that says the same in another order.
+/// A selector as every other that says the same in another order, and as the API server gives it back:
+/// without what is empty.
 fn in_order(selector: &LabelSelector) -> LabelSelector {
-    let mut selector = selector.clone();
-    if let Some(expressions) = &mut selector.match_expressions {
-        for expression in expressions.iter_mut() {
-            expression.values.iter_mut().for_each(|values| values.sort());
-        }
-        expressions.sort_by_key(|it| (it.key.clone(), it.operator.clone(), it.values.clone()));
+    let LabelSelector { match_expressions, match_labels } = selector.clone();
+    let mut expressions = match_expressions.unwrap_or_default();
+    for expression in &mut expressions {
+        expression.values = expression.values.take().filter(|values| !values.is_empty());
+        expression.values.iter_mut().for_each(|values| values.sort());
     }
-    selector
+    expressions.sort_by_key(|it| (it.key.clone(), it.operator.clone(), it.values.clone()));
+    LabelSelector {
+        match_expressions: Some(expressions).filter(|it| !it.is_empty()),
+        match_labels: match_labels.filter(|labels| !labels.is_empty()),
+    }
 }
 
 /// The entry of Migrators that select the same Pods. It fails closed, so it must ask for as little as
 /// it can: an outage of the operator holds back what it asks for, and nothing else.
 fn shared_entry(namespace: &str, migrators: &[Gated<'_>], endpoint: &Endpoint) -> Option<Entry> {
     let first = migrators.first()?;
-    let name = format!("{}.{}", first.uid, names::GROUP);
+    let name = entry_name(first.uid);
     let namespaces = json!({ "matchLabels": { "kubernetes.io/metadata.name": namespace } });
     let objects = json!(in_order(&first.spec.selector));
     let body = webhook(&name, "", endpoint, &namespaces, &objects, &conditions::of_migrators(migrators));

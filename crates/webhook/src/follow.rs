@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -19,13 +20,24 @@ use serde::de::DeserializeOwned;
 use crate::settings::InForce;
 use crate::view::{Key, View};
 
+/// How long a watch that was interrupted may bring nothing before all is listed anew: that it goes on
+/// shows in nothing but what it brings.
+const SILENCE: Duration = Duration::from_mins(1);
+
 /// Keeps `view` in step with the cluster's Migrators; calls `synced` once it holds all of them.
 pub(crate) async fn migrators(client: Client, view: View, synced: impl Fn()) {
     let mut listed = HashSet::<Key>::new();
     let mut newest = None;
     let api = Api::<DeserializeGuard<Migrator>>::all(client);
-    let mut events = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
-    while let Some(event) = events.next().await {
+    let watch = || watcher(api.clone(), watcher::Config::default()).default_backoff();
+    let mut events = pin!(watch());
+    loop {
+        let patience = if view.is_in_sight() { Duration::MAX } else { SILENCE };
+        let Ok(event) = tokio::time::timeout(patience, events.next()).await else {
+            events.set(watch());
+            continue;
+        };
+        let Some(event) = event else { return };
         match event {
             Ok(Event::Init) => {
                 listed.clear();
@@ -51,7 +63,10 @@ pub(crate) async fn migrators(client: Client, view: View, synced: impl Fn()) {
                 view.remove(&(object.namespace().unwrap_or_default(), object.name_any()));
                 view.advance(object.resource_version().as_deref());
             }
-            Err(error) => report("Migrators", &error),
+            Err(error) => {
+                view.lose_sight();
+                report("Migrators", &error);
+            }
         }
     }
 }
@@ -179,3 +194,7 @@ fn pruned(mut object: DeserializeGuard<Migrator>) -> DeserializeGuard<Migrator> 
     object.managed_fields_mut().clear();
     object
 }
+
+#[cfg(test)]
+#[path = "follow/tests.rs"]
+mod tests;

@@ -24,8 +24,8 @@ pub type Key = (String, String);
 pub enum Entry {
     /// There is none; questions may wait for it all the same.
     Absent {
-        /// Since when, as far as this replica saw.
-        since: Instant,
+        /// Since when, as far as this replica saw. None while it can't see: there may be one again.
+        since: Option<Instant>,
     },
     /// There is one that this build can't read.
     Unreadable {
@@ -49,15 +49,12 @@ impl Entry {
     /// As answers want it.
     pub fn known(&self) -> answer::Known<'_> {
         match self {
-            Self::Absent { since } => answer::Known::Absent { since: since.elapsed() },
+            Self::Absent { since } => {
+                answer::Known::Absent { since: since.map(|since| since.elapsed()).unwrap_or_default() }
+            }
             Self::Unreadable { error, .. } => answer::Known::Unreadable { error },
             Self::Present { migrator, gate: _ } => answer::Known::Migrator(migrator),
         }
-    }
-
-    /// One that isn't there, or not any more.
-    fn absent() -> Self {
-        Self::Absent { since: Instant::now() }
     }
 
     fn is_absent(&self) -> bool {
@@ -112,8 +109,10 @@ struct Known {
     namespaces: Namespaces,
     /// Gates of namespaces that have been asked for since they last changed.
     gates: HashMap<String, Arc<Gates>>,
-    /// Uids of those that are there.
-    uids: HashSet<String>,
+    /// Uids of those that are there, and whether they can be read.
+    uids: HashMap<String, bool>,
+    /// Whether changes are heard of.
+    in_sight: bool,
     swept: Instant,
 }
 
@@ -122,7 +121,8 @@ impl Default for Known {
         Self {
             namespaces: Namespaces::new(),
             gates: HashMap::new(),
-            uids: HashSet::new(),
+            uids: HashMap::new(),
+            in_sight: true,
             swept: Instant::now(),
         }
     }
@@ -148,24 +148,31 @@ impl View {
     }
 
     /// Waits until this view may answer for the Migrators that an entry names, but no longer than
-    /// `patience`; else returns one that it may not answer for.
+    /// `patience`; else returns one that it may not answer for. Nor may it for one that can't be read:
+    /// nobody knows which Pods that holds, but the entry which it had asks for them.
     pub async fn catch_up(&self, named: &[Named], patience: Duration) -> Result<(), Named> {
         let behind =
             |seen: Option<u64>| named.iter().find(|named| !named.is_seen(|| self.knows(&named.uid), seen));
+        let readable = || {
+            let known = self.read();
+            let unreadable = named.iter().find(|named| known.uids.get(&named.uid) == Some(&false));
+            unreadable.map_or(Ok(()), |named| Err(named.clone()))
+        };
         let now = *self.seen.borrow();
         if behind(now).is_none() {
-            return Ok(());
+            return readable();
         }
         let mut seen = self.seen.subscribe();
         let caught_up = seen.wait_for(|seen| behind(*seen).is_none());
         // The other end is in this view.
         let _ = tokio::time::timeout(patience, caught_up).await;
         let now = *self.seen.borrow();
-        behind(now).map_or(Ok(()), |named| Err(named.clone()))
+        behind(now).map_or_else(readable, |named| Err(named.clone()))
     }
 
     /// Everything up to this version has been applied or removed.
     pub fn advance(&self, version: Option<&str>) {
+        self.set_in_sight(true);
         let Some(version) = version.and_then(|version| version.parse().ok()) else { return };
         self.seen.send_if_modified(|seen| {
             let newer = *seen < Some(version);
@@ -179,11 +186,37 @@ impl View {
     /// A new list is complete, which was as recent as this. It may be older than the view was: a
     /// cluster that was restored counts from an earlier version.
     pub fn restart_at(&self, version: Option<u64>) {
+        self.set_in_sight(true);
         self.seen.send_replace(version);
     }
 
+    /// Changes aren't heard of any more. What isn't there may have come back: until this is over, and for
+    /// a minute after that, nothing is gone for good.
+    pub fn lose_sight(&self) {
+        self.set_in_sight(false);
+    }
+
+    /// Whether changes are heard of, as far as this replica knows.
+    pub fn is_in_sight(&self) -> bool {
+        self.read().in_sight
+    }
+
+    fn set_in_sight(&self, in_sight: bool) {
+        if self.is_in_sight() == in_sight {
+            return;
+        }
+        let mut known = self.write();
+        known.in_sight = in_sight;
+        let absent = known.absent();
+        for entry in known.namespaces.values().flat_map(BTreeMap::values) {
+            if entry.borrow().is_absent() {
+                entry.send_replace(absent.clone());
+            }
+        }
+    }
+
     fn knows(&self, uid: &str) -> bool {
-        self.read().uids.contains(uid)
+        self.read().uids.contains_key(uid)
     }
 
     /// A Migrator came or changed.
@@ -199,7 +232,8 @@ impl View {
                     namespace = key.0,
                     name = key.1,
                     error = invalid.error,
-                    "this Migrator can't be read, its Pods are not held; correct it or the CRD"
+                    "this Migrator can't be read: Pods that its webhook entry asks for are refused, others are not \
+                     held; correct it or the CRD"
                 );
                 let gate = Arc::new(Gate::unreadable(&key.1, &invalid.error));
                 Entry::Unreadable { uid, error: invalid.error.into(), gate }
@@ -212,23 +246,25 @@ impl View {
     /// A Migrator is gone.
     pub fn remove(&self, (namespace, name): &Key) {
         let mut known = self.write();
+        let absent = known.absent();
         let Known { namespaces, gates, uids, .. } = &mut *known;
         gates.remove(namespace);
         if let Some(entry) = namespaces.get(namespace).and_then(|entries| entries.get(name)) {
-            forget(uids, &entry.send_replace(Entry::absent()));
+            forget(uids, &entry.send_replace(absent));
         }
     }
 
     /// All Migrators but these are gone.
     pub fn retain(&self, keys: &HashSet<Key>) {
         let mut known = self.write();
+        let absent = known.absent();
         let Known { namespaces, gates, uids, .. } = &mut *known;
         gates.clear();
         for (namespace, entries) in namespaces {
             for (name, entry) in entries {
                 let listed = keys.contains(&(namespace.clone(), name.clone()));
                 if !listed && !entry.borrow().is_absent() {
-                    forget(uids, &entry.send_replace(Entry::absent()));
+                    forget(uids, &entry.send_replace(absent.clone()));
                 }
             }
         }
@@ -243,22 +279,25 @@ impl View {
         if let Some(entry) = known.namespaces.get(namespace).and_then(|entries| entries.get(name)) {
             return Ok(Watched(entry.subscribe()));
         }
+        let absent = known.absent();
         let entries = known.namespaces.entry(namespace.to_owned()).or_default();
         if entries.values().filter(|entry| entry.borrow().is_absent()).count() >= MOST_ABSENT {
             return Err(TooManyAbsent);
         }
-        let entry = entries.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(Entry::absent()));
+        let entry = entries.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(absent));
         Ok(Watched(entry.subscribe()))
     }
 
     fn set(&self, (namespace, name): &Key, entry: Entry) {
         let mut known = self.write();
+        let absent = known.absent();
         let Known { namespaces, gates, uids, .. } = &mut *known;
         gates.remove(namespace);
         let entries = namespaces.entry(namespace.clone()).or_default();
-        let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(Entry::absent()));
+        let sender = entries.entry(name.clone()).or_insert_with(|| watch::Sender::new(absent));
         forget(uids, &sender.borrow());
-        uids.extend(entry.uid().map(str::to_owned));
+        let readable = matches!(entry, Entry::Present { .. });
+        uids.extend(entry.uid().map(|uid| (uid.to_owned(), readable)));
         sender.send_if_modified(|known| {
             let changed = *known != entry;
             *known = entry;
@@ -276,12 +315,20 @@ impl View {
 }
 
 impl Known {
+    /// One that isn't there, or not any more.
+    fn absent(&self) -> Entry {
+        Entry::Absent { since: self.in_sight.then(Instant::now) }
+    }
+
     /// Forgets what has been absent for a while and nobody asks about.
     fn sweep(&mut self) {
         self.swept = Instant::now();
         self.namespaces.retain(|_, entries| {
             entries.retain(|_, entry| match *entry.borrow() {
-                Entry::Absent { since } => entry.receiver_count() > 0 || since.elapsed() < REMEMBERED,
+                // Where it isn't known since when, nothing is lost.
+                Entry::Absent { since } => {
+                    entry.receiver_count() > 0 || since.is_some_and(|since| since.elapsed() < REMEMBERED)
+                }
                 Entry::Unreadable { .. } | Entry::Present { .. } => true,
             });
             !entries.is_empty()
@@ -291,7 +338,7 @@ impl Known {
 }
 
 /// An entry is gone, or becomes another.
-fn forget(uids: &mut HashSet<String>, entry: &Entry) {
+fn forget(uids: &mut HashMap<String, bool>, entry: &Entry) {
     if let Some(uid) = entry.uid() {
         uids.remove(uid);
     }
@@ -311,7 +358,7 @@ impl Watched {
     /// the answer too.
     pub async fn changed(&mut self) {
         let left = match &*self.0.borrow() {
-            Entry::Absent { since } => GONE_FOR_GOOD.checked_sub(since.elapsed()),
+            Entry::Absent { since } => since.and_then(|since| GONE_FOR_GOOD.checked_sub(since.elapsed())),
             Entry::Unreadable { .. } | Entry::Present { .. } => None,
         };
         let gone = async {
@@ -329,202 +376,5 @@ impl Watched {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt;
-    use serde_json::{Value, json};
-
-    fn object(namespace: &str, name: &str, spec: &Value) -> DeserializeGuard<Migrator> {
-        serde_json::from_value(json!({
-            "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator",
-            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
-        }))
-        .unwrap()
-    }
-
-    fn selecting(app: &str) -> Value {
-        json!({"selector": {"matchLabels": {"app": app}}})
-    }
-
-    fn key(namespace: &str, name: &str) -> Key {
-        (namespace.to_owned(), name.to_owned())
-    }
-
-    #[test]
-    fn a_namespace_has_its_own_gates_in_order() {
-        let view = View::default();
-        view.apply(object("a", "two", &selecting("x")));
-        view.apply(object("a", "one", &selecting("x")));
-        view.apply(object("b", "other", &selecting("x")));
-        let gates: Vec<_> = view.gates("a").iter().map(|gate| gate.migrator.clone()).collect();
-        assert_eq!(gates, ["one", "two"]);
-        assert_eq!(view.gates("c").iter().count(), 0);
-    }
-
-    #[test]
-    fn one_that_cannot_be_read_is_known_and_leaves_the_others_alone() {
-        let view = View::default();
-        view.apply(object("a", "good", &selecting("x")));
-        view.apply(object("a", "bad", &json!({"selector": "x"})));
-        let readable: Vec<_> = view.gates("a").iter().map(|gate| gate.selector.is_ok()).collect();
-        assert_eq!(readable, [false, true]);
-        assert!(matches!(view.watch("a", "bad").unwrap().current(), Entry::Unreadable { .. }));
-    }
-
-    #[test]
-    fn gates_are_as_the_last_change_left_them() {
-        let view = View::default();
-        view.apply(object("a", "one", &selecting("x")));
-        let open = || view.gates("a").iter().filter(|gate| gate.container.is_some()).count();
-        assert_eq!(open(), 0);
-        let named = json!({"selector": {"matchLabels": {"app": "x"}}, "container": "web"});
-        view.apply(object("a", "one", &named));
-        assert_eq!(open(), 1);
-        view.apply(object("a", "two", &named));
-        assert_eq!(open(), 2);
-        view.remove(&key("a", "one"));
-        assert_eq!(open(), 1);
-        view.retain(&HashSet::new());
-        assert_eq!(open(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_change_wakes_only_who_watches_that_migrator() {
-        let view = View::default();
-        view.apply(object("a", "one", &selecting("x")));
-        let (mut one, mut two) = (view.watch("a", "one").unwrap(), view.watch("a", "two").unwrap());
-        one.current();
-        view.apply(object("a", "one", &selecting("x")));
-        assert!(one.changed().now_or_never().is_none(), "nothing has changed");
-        view.apply(object("a", "one", &selecting("y")));
-        assert!(one.changed().now_or_never().is_some());
-        assert!(two.changed().now_or_never().is_none());
-        view.apply(object("a", "two", &selecting("y")));
-        assert!(two.changed().now_or_never().is_some(), "one that was awaited came");
-    }
-
-    fn named(uid: &str, version: u64) -> [Named; 1] {
-        [Named { uid: uid.to_owned(), version: Some(version) }]
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_waits_for_what_its_entry_was_written_for() {
-        let view = View::default();
-        view.restart_at(Some(40));
-        let patience = Duration::from_secs(3);
-        let (start, ours) = (Instant::now(), named("7d1f", 41));
-        assert_eq!(view.catch_up(&ours, patience).await, Err(ours[0].clone()));
-        assert_eq!(start.elapsed(), patience);
-
-        let waits = view.catch_up(&ours, patience);
-        let comes = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            view.advance(Some("41"));
-        };
-        let (caught_up, ()) = tokio::join!(waits, comes);
-        assert_eq!(caught_up, Ok(()));
-        assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "at once when it comes");
-        assert_eq!(view.catch_up(&named("gone", 30), patience).await, Ok(()));
-        assert_eq!(start.elapsed(), patience + Duration::from_secs(1), "nothing to wait for");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_view_counts_up_until_the_cluster_starts_again() {
-        let view = View::default();
-        let is_at = async |version| {
-            let now = Duration::ZERO;
-            view.catch_up(&named("x", version), now).await.is_ok()
-                && view.catch_up(&named("x", version + 1), now).await.is_err()
-        };
-        view.restart_at(Some(7));
-        view.advance(Some("9"));
-        view.advance(Some("8"));
-        view.advance(Some("no number"));
-        view.advance(None);
-        assert!(is_at(9).await);
-        view.restart_at(Some(5));
-        assert!(is_at(5).await);
-    }
-
-    #[tokio::test]
-    async fn without_numbers_those_that_are_known_are_answered_for() {
-        let view = View::default();
-        let mut known = serde_json::to_value(json!({
-            "apiVersion": "migrations.coderanger.net/v1beta1", "kind": "Migrator", "spec": selecting("x"),
-        }))
-        .unwrap();
-        for (name, spec) in [("good", selecting("x")), ("bad", json!({"selector": "x"}))] {
-            known["metadata"] = json!({"name": name, "namespace": "a", "uid": name});
-            known["spec"] = spec;
-            view.apply(serde_json::from_value(known.clone()).unwrap());
-            assert_eq!(view.catch_up(&named(name, 41), Duration::ZERO).await, Ok(()));
-        }
-        assert!(view.catch_up(&named("other", 41), Duration::ZERO).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_new_list_replaces_the_old_one() {
-        let view = View::default();
-        view.apply(object("a", "stays", &selecting("x")));
-        view.apply(object("b", "goes", &selecting("x")));
-        let mut watched = view.watch("b", "goes").unwrap();
-        watched.current();
-        view.retain(&HashSet::from([key("a", "stays")]));
-        assert_eq!(view.gates("a").iter().count(), 1);
-        assert_eq!(view.gates("b").iter().count(), 0);
-        assert!(watched.changed().now_or_never().is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn questions_about_what_does_not_exist_are_forgotten_after_a_while() {
-        let view = View::default();
-        drop(view.watch("a", "x").unwrap());
-        let watched = view.watch("a", "y").unwrap();
-        view.apply(object("a", "z", &selecting("x")));
-        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
-        drop(view.watch("b", "now").unwrap());
-        let known = view.read();
-        let names: Vec<_> = known.namespaces.values().flat_map(|entries| entries.keys().cloned()).collect();
-        assert!(!names.contains(&"x".to_owned()) && names.len() == 3, "{names:?}");
-        drop(watched);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_number_of_made_up_names_takes_memory_or_keeps_others_out_for_long() {
-        let view = View::default();
-        view.apply(object("a", "there", &selecting("x")));
-        for name in 0..10_000 {
-            drop(view.watch("a", &format!("made-up-{name}")));
-        }
-        assert_eq!(view.read().namespaces["a"].len(), 1 + MOST_ABSENT);
-        assert_eq!(view.watch("a", "another").unwrap_err(), TooManyAbsent);
-        assert!(view.watch("a", "there").is_ok(), "one that is there");
-        assert!(view.watch("a", "made-up-7").is_ok(), "one that is remembered");
-        assert!(view.watch("b", "another").is_ok(), "in another namespace");
-        view.apply(object("a", "another", &selecting("x")));
-        assert!(view.watch("a", "another").is_ok(), "one that came");
-        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
-        assert!(view.watch("a", "yet-another").is_ok(), "after a while");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_question_is_woken_when_its_migrator_is_gone_for_good() {
-        let view = View::default();
-        view.apply(object("a", "one", &selecting("x")));
-        view.remove(&key("a", "one"));
-        let start = Instant::now();
-        // As a waiter does: it asks again and again.
-        for _ in 0..3 {
-            let mut watched = view.watch("a", "one").unwrap();
-            watched.current();
-            tokio::select! {
-                () = watched.changed() => assert!(start.elapsed() >= GONE_FOR_GOOD),
-                () = tokio::time::sleep(Duration::from_secs(25)) => {}
-            }
-        }
-        let answer::Known::Absent { since } = view.watch("a", "one").unwrap().current().known() else {
-            panic!()
-        };
-        assert!(since >= GONE_FOR_GOOD, "{since:?}");
-    }
-}
+#[path = "view/tests.rs"]
+mod tests;

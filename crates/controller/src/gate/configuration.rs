@@ -7,7 +7,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use kube::{Api, Client, ResourceExt};
 use migrations_api::names;
-use migrations_core::entries::{Entry, differ, name_of, refusal as words, speaks_of, trusting};
+use migrations_core::entries::{Entry, apart, differ, name_of, refusal as words, speaks_of, trusting};
 use serde_json::{Value, json};
 
 /// How the API server is known to reach the webhook.
@@ -66,12 +66,20 @@ impl Configurations {
         } else {
             all.filter_map(|entry| entry.unproven(&found)).collect()
         };
-        let free = |entry: &&Value| !ours.iter().any(|other| name_of(other) == name_of(entry));
+        let is_in = |all: &[Value], name: &str| all.iter().any(|entry| name_of(entry) == name);
         let stays = |entry: &&Value| [desired.staying, desired.moving].iter().any(|it| speaks_of(entry, it));
-        let kept = |entry: &Value| {
-            if desired.reach.proven { trusting(entry, desired.reach.ca_bundle) } else { entry.clone() }
+        // The name may be that of another one with whom it was shared.
+        let named = |entry: &Value| match is_in(&ours, name_of(entry)) {
+            false => Some(entry.clone()),
+            true if speaks_of(entry, desired.staying) => {
+                Some(apart(entry, desired.staying)).filter(|apart| !is_in(&found, name_of(apart)))
+            }
+            true => None,
         };
-        let others: Vec<_> = found.iter().filter(free).filter(stays).map(kept).collect();
+        let kept = |entry: Value| {
+            if desired.reach.proven { trusting(&entry, desired.reach.ca_bundle) } else { entry }
+        };
+        let others: Vec<_> = found.iter().filter(stays).filter_map(named).map(kept).collect();
         let moving = others.iter().any(|entry| speaks_of(entry, desired.moving));
         let mut written = Written { moving, ..Written::default() };
         let entries = in_order(ours.iter().chain(&others));

@@ -32,7 +32,7 @@ pub(super) async fn put_all(
         let mut again = Vec::new();
         for name in left {
             let entries = all.get(name).map(Vec::as_slice).unwrap_or_default();
-            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((entries, reach));
+            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((entries, reach, staying));
             if !memory.is_in_order(name, hash) {
                 let moving = home.iter().filter(|(_, home)| **home != name && !in_order.contains(*home));
                 let moving: BTreeSet<_> = moving.map(|(uid, _)| (*uid).to_owned()).collect();

@@ -1,17 +1,13 @@
 //! What the keeper of the gate remembers between passes: nothing that a restart may not forget.
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use migrations_core::entries::compare_after;
 use tokio::time::Instant;
 
 use super::configuration::Written;
+use super::trust::Trust;
 use crate::certificates::CaBundle;
-
-/// How often the certificates that waiters trust are put right, whether or not something changed:
-/// others may have changed them.
-const COMPARE: Duration = Duration::from_mins(1);
 
 /// What is remembered.
 pub(super) struct Memory {
@@ -19,11 +15,8 @@ pub(super) struct Memory {
     pub(super) kept: BTreeMap<String, Kept>,
     /// What is wrong with a configuration, so that it is said once.
     pub(super) faults: BTreeMap<String, String>,
-    /// Uids of Migrators whose namespace has the bundle. By Migrator, not by namespace: one that was
-    /// made anew has lost it.
-    pub(super) bundled: HashSet<String>,
-    /// When all of them are looked at again.
-    pub(super) bundled_until: Instant,
+    /// What waiters were told.
+    pub(super) trust: Trust,
     /// What the API server trusted when it reached the webhook.
     pub(super) reached_by: Option<CaBundle>,
     /// Probes in a row that failed.
@@ -47,18 +40,9 @@ impl Memory {
         Self {
             kept: BTreeMap::new(),
             faults: BTreeMap::new(),
-            bundled: HashSet::new(),
-            bundled_until: Instant::now() + COMPARE,
+            trust: Trust::default(),
             reached_by: None,
             failed_probes: 0,
-        }
-    }
-
-    /// Has the certificates that waiters trust looked at again when that is due.
-    pub(super) fn forget_bundles_in_time(&mut self) {
-        if self.bundled_until <= Instant::now() {
-            self.bundled.clear();
-            self.bundled_until = Instant::now() + COMPARE;
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Caller, Entry, Named, name_of, path};
+use super::{Caller, Entry, Named, entry_name, name_of, path};
 
 /// Pause between two comparisons of a configuration, and the longest where something keeps changing
 /// it back.
@@ -37,6 +37,18 @@ pub fn speaks_of(entry: &Value, uids: &BTreeSet<String>) -> bool {
 pub fn trusting(entry: &Value, ca_bundle: &str) -> Value {
     let mut entry = entry.clone();
     entry["clientConfig"]["caBundle"] = json!(ca_bundle);
+    entry
+}
+
+/// The entry in place of some of those that share it alone, who stay while another one takes its name.
+pub fn apart(entry: &Value, uids: &BTreeSet<String>) -> Value {
+    let caller = callers(entry);
+    let named: Vec<_> = caller.migrators().iter().filter(|named| uids.contains(&named.uid)).collect();
+    let mut entry = entry.clone();
+    if let Some(first) = named.first() {
+        entry["name"] = json!(entry_name(&first.uid));
+        entry["clientConfig"]["service"]["path"] = json!(path(named));
+    }
     entry
 }
 

@@ -150,6 +150,20 @@ fn equal_selectors_share_an_entry_whatever_their_order() {
     assert_eq!(settled(&apart, "41", &[]).len(), 2);
 }
 
+/// The API server drops what is empty: what it gives back must not be a difference for ever.
+#[rstest]
+#[case::no_expressions(json!({ "matchLabels": { "app": "web" }, "matchExpressions": [] }))]
+#[case::no_labels(json!({ "matchLabels": {}, "matchExpressions": [{ "key": "app", "operator": "Exists" }] }))]
+#[case::no_values(json!({ "matchExpressions": [{ "key": "app", "operator": "Exists", "values": [] }] }))]
+fn nothing_empty_is_written_of_a_selector(#[case] selector: Value) {
+    let migrator = one("7d1f", &json!({}), &[]);
+    let selector = serde_json::from_value(selector).unwrap();
+    let entry =
+        &settled(&[One { spec: MigratorSpec { selector, ..migrator.spec }, ..migrator }], "41", &[])[0];
+    let text = entry["objectSelector"].to_string();
+    assert!(text.contains("app") && !text.contains("[]") && !text.contains("{}"), "{text}");
+}
+
 #[rstest]
 #[case::one(vec![one("a", &json!({}), &["v1"])], Some(r#"["v1"]"#))]
 #[case::nothing_done(vec![one("a", &json!({}), &[])], None)]
@@ -284,6 +298,17 @@ fn an_entry_is_found_by_the_migrators_in_its_path() {
     let entry = &settled(&[one("a", &json!({}), &[]), one("b", &json!({}), &[])], "41", &[])[0];
     let uids = |uid: &str| BTreeSet::from([uid.to_owned()]);
     assert!(speaks_of(entry, &uids("b")) && !speaks_of(entry, &uids("c")));
+}
+
+#[test]
+fn those_who_stay_alone_stay_with_what_they_shared() {
+    let sharing = [one("a", &json!({}), &["v1", "v2"]), one("b", &json!({}), &["v1"])];
+    let mut entry = settled(&sharing, "41", &[]).remove(0);
+    let apart = apart(&entry, &BTreeSet::from(["b".to_owned()]));
+    assert_eq!((name_of(&apart), path_of(&apart)), ("b.migrations.coderanger.net", "/admit/b.41"));
+    entry["name"] = apart["name"].clone();
+    entry["clientConfig"] = apart["clientConfig"].clone();
+    assert_eq!(apart, entry, "nothing else changes");
 }
 
 #[rstest]
