@@ -245,7 +245,9 @@ mod tests {
         for _ in 0..PER_SOURCE {
             held.push(from_elsewhere().await);
         }
-        assert_eq!(from_elsewhere().await.read(&mut [0]).await.unwrap(), 0, "it is closed");
+        let (mut further, mut byte) = (from_elsewhere().await, [0]);
+        let closed = tokio::time::timeout(HEADER_TIMEOUT / 2, further.read(&mut byte)).await;
+        assert_eq!(closed.expect("it is closed at once").unwrap(), 0);
         let mut kubelet = tokio::net::TcpStream::connect(address).await.unwrap();
         let request = b"GET /livez HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n";
         assert!(exchange(&mut kubelet, request).await.starts_with("HTTP/1.1 200"));
