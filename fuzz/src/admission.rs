@@ -13,6 +13,7 @@ use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_protocol::Arguments;
 use migrations_webhook::admission::Admission;
 use migrations_webhook::settings::InForce;
+use migrations_webhook::turns::Turns;
 use migrations_webhook::view::View;
 use serde_json::{Map, Value, json};
 use tokio::runtime::{Builder, Runtime};
@@ -116,7 +117,7 @@ fn webhook() -> Admission {
     let unsupported = UnsupportedPods::default();
     let settings =
         InForce::new(names::OPERATOR_NAMESPACE, "waiter:1".to_owned(), resources, unsupported, None);
-    Admission { view, settings }
+    Admission { view, settings, turns: Turns::default() }
 }
 
 fn admit(body: Vec<u8>) -> (StatusCode, Bytes) {

@@ -185,7 +185,10 @@ async fn start_server(plane: &ControlPlane) -> (u16, Arc<AtomicUsize>) {
     let limits = Limits {
         connections: 100,
         per_source: 100,
-        streams: 100,
+        streams: Some(100),
+        body: 1024 * 1024,
+        memory: usize::MAX,
+        memory_per_source: usize::MAX,
         handshake: hour,
         headers: hour,
         request: hour,

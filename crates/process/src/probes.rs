@@ -17,8 +17,19 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
+use crate::serve::places::{Activity, Places};
+
 /// How long a client may take to send its request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections at a time. One that has no request for a while makes room for another.
+const CONNECTIONS: usize = 64;
+
+/// Connections at a time from one source address, so that none keeps the kubelet out.
+const PER_SOURCE: usize = 8;
+
+/// Largest headers of a request, in bytes: the least that there is.
+const HEADERS: usize = 8 * 1024;
 
 /// Pause after a connection that could not be accepted: most often file descriptors have run out,
 /// and only time brings them back.
@@ -70,9 +81,13 @@ impl Part {
 
 /// Serves probes and metrics for as long as it is polled.
 pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Arc<Registry>) -> Infallible {
+    let places = Places::new(CONNECTIONS, PER_SOURCE);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, place) = match listener.accept().await {
+            Ok((stream, source)) => match places.take(source.ip()).await {
+                Some(place) => (stream, place),
+                None => continue,
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection to the probes");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -80,7 +95,9 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Arc<Reg
             }
         };
         let (readiness, metrics) = (readiness.clone(), Arc::clone(&metrics));
+        let activity = Arc::clone(place.activity());
         let service = service_fn(move |request: Request<_>| {
+            let _request = Activity::enter(&activity);
             let response = answer(request.method(), request.uri().path(), &readiness, &metrics);
             std::future::ready(Ok::<_, Infallible>(response))
         });
@@ -88,9 +105,13 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Arc<Reg
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(HEADERS)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the probes ended early");
+            tokio::select! {
+                () = place.is_needed() => {}
+                result = connection => if let Err(error) = result {
+                    tracing::debug!(%error, "a connection to the probes ended early");
+                }
             }
         });
     }
@@ -198,6 +219,51 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        server.abort();
+    }
+
+    async fn exchange(client: &mut tokio::net::TcpStream, request: &[u8]) -> String {
+        // Closed in whichever way, also while it is written.
+        let _ = client.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_source_keeps_no_other_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (readiness, []) = Readiness::of([]);
+        let server = tokio::spawn(serve(listener, readiness, Arc::default()));
+        let from_elsewhere = || async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            socket.connect(address).await.unwrap()
+        };
+        let mut held = Vec::new();
+        for _ in 0..PER_SOURCE {
+            held.push(from_elsewhere().await);
+        }
+        let (mut further, mut byte) = (from_elsewhere().await, [0]);
+        let closed = tokio::time::timeout(HEADER_TIMEOUT / 2, further.read(&mut byte)).await;
+        assert_eq!(closed.expect("it is closed at once").unwrap(), 0);
+        let mut kubelet = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"GET /livez HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n";
+        assert!(exchange(&mut kubelet, request).await.starts_with("HTTP/1.1 200"));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn large_headers_are_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (readiness, []) = Readiness::of([]);
+        let server = tokio::spawn(serve(listener, readiness, Arc::default()));
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /livez HTTP/1.1\r\nhost: pod\r\nlarge: {}", "x".repeat(HEADERS));
+        let answer = exchange(&mut client, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
         server.abort();
     }
 }

@@ -1,8 +1,10 @@
 //! HTTP over TLS with limits: each listener has its own budget of connections, no client can hold
-//! one for nothing, a panic ends one request, and the end is orderly.
+//! one for nothing, its requests have a budget of memory, a panic ends one of them, and the end is
+//! orderly.
 
 mod body;
-mod places;
+mod memory;
+pub(crate) mod places;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,10 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Shutdown;
+use memory::Memory;
 use places::{Activity, Place, Places};
 
 pub use body::{BodyError, read_body};
@@ -36,6 +39,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Largest headers of a request, in bytes. A waiter's hold a token of 1 to 2 KiB.
 const HEADERS: u32 = 16 * 1024;
+
+/// What a request counts for beside its body, in bytes: its headers, its task, its answer.
+const REQUEST: usize = 16 * 1024;
+
+/// What one HTTP/2 connection may send before it is read, in bytes. All of it is read as it comes, so this
+/// is no limit of the bodies.
+const WINDOW: u32 = 128 * 1024;
 
 /// How long a client that is told to go may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -49,8 +59,15 @@ pub struct Limits {
     /// Connections at a time from one source address. For one more the one of that source without a
     /// request for longest is closed; where all have requests, it is refused.
     pub per_source: usize,
-    /// Requests at a time on one connection, with HTTP/2.
-    pub streams: u32,
+    /// Requests at a time on one connection, with HTTP/2; none where only HTTP/1.1 is spoken.
+    pub streams: Option<u32>,
+    /// What a request counts for whose body has no length, in bytes: the most that is read of one.
+    pub body: usize,
+    /// What requests may take at a time, in bytes: their bodies, and 16 KiB for each. Beyond it a client is
+    /// told to try again.
+    pub memory: usize,
+    /// The same for those from one source address.
+    pub memory_per_source: usize,
     /// For the TLS handshake.
     pub handshake: Duration,
     /// For a request's headers, and between two requests on HTTP/1.1.
@@ -76,7 +93,8 @@ pub async fn serve<H, F>(
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let places = Places::new(limits.connections, limits.per_source);
-    let acceptor = TlsAcceptor::from(tls);
+    let memory = Memory::new(limits.memory, limits.memory_per_source);
+    let acceptor = TlsAcceptor::from(offered(tls, &limits));
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
@@ -98,10 +116,11 @@ pub async fn serve<H, F>(
             },
         };
         let (acceptor, end, handler) = (acceptor.clone(), end.clone(), handler.clone());
+        let memory = memory.clone();
         open.spawn(async move {
             tokio::select! {
                 () = place.is_needed() => tracing::debug!("an idle connection made room for another"),
-                () = connection(stream, acceptor, &limits, end, handler, &place) => {}
+                () = connection(stream, acceptor, &limits, end, handler, &place, &memory) => {}
             }
         });
     }
@@ -119,6 +138,7 @@ async fn connection<H, F>(
     end: Shutdown,
     handler: H,
     place: &Place,
+    memory: &Memory,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
@@ -138,7 +158,9 @@ async fn connection<H, F>(
     let (activity, most) = (place.activity(), limits.request);
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, request_in_flight) = (handler.clone(), Activity::enter(activity));
+        let share = memory.take(place.source(), weight(request.body(), limits.body));
         async move {
+            let Some(share) = share else { return Ok(too_much()) };
             // In a box: what answers is large, and what is around it is moved a dozen times.
             let answered = Box::pin(async move { handler(request).await });
             let answered = AssertUnwindSafe(answered).catch_unwind();
@@ -149,7 +171,7 @@ async fn connection<H, F>(
                 }
                 Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "this request took too long\n"),
             };
-            drop(request_in_flight);
+            drop((request_in_flight, share));
             Ok::<_, Infallible>(response)
         }
     });
@@ -184,6 +206,31 @@ async fn connection<H, F>(
     }
 }
 
+/// Without HTTP/2 where it isn't spoken.
+fn offered(tls: Arc<ServerConfig>, limits: &Limits) -> Arc<ServerConfig> {
+    if limits.streams.is_some() {
+        return tls;
+    }
+    let mut tls = ServerConfig::clone(&tls);
+    tls.alpn_protocols.retain(|protocol| protocol != b"h2");
+    Arc::new(tls)
+}
+
+/// What a request with that body counts for.
+fn weight(body: &Incoming, most: usize) -> usize {
+    let length = body.size_hint().upper().and_then(|length| usize::try_from(length).ok());
+    REQUEST + length.unwrap_or(most).min(most)
+}
+
+/// API servers try again by themselves after that time.
+fn too_much() -> Response<Full<Bytes>> {
+    tracing::warn!("a request is refused: others take all the memory that there is for requests");
+    let said = "more is asked at a time than there is memory for; try again\n";
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, said);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 fn builder(limits: Limits, http_2: bool) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     if http_2 {
@@ -192,6 +239,8 @@ fn builder(limits: Limits, http_2: bool) -> Builder<TokioExecutor> {
             .timer(TokioTimer::new())
             .max_header_list_size(HEADERS)
             .max_concurrent_streams(limits.streams)
+            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(WINDOW)
             // Half-open connections are found before they would be idle for long enough.
             .keep_alive_interval(limits.idle / 2)
             .keep_alive_timeout(limits.idle / 2);

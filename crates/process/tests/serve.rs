@@ -30,7 +30,10 @@ const SOON: Duration = Duration::from_secs(3);
 const LIMITS: Limits = Limits {
     connections: 100,
     per_source: 100,
-    streams: 7,
+    streams: Some(7),
+    body: 10,
+    memory: 1024 * 1024,
+    memory_per_source: 1024 * 1024,
     handshake: Duration::from_millis(300),
     headers: Duration::from_millis(300),
     request: Duration::from_secs(2),
@@ -324,6 +327,39 @@ async fn a_request_that_takes_too_long_is_answered_so() {
     let mut stream = server.tls("http/1.1").await;
     let answer = exchange(&mut stream, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n", "too long").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_beyond_the_memory_for_them_is_told_to_try_again() {
+    let two = 2 * (16 * 1024 + 2);
+    let server = Server::start(Limits { memory: two + 1, ..LIMITS }).await;
+    let mut sender = server.http_2().await;
+    let slow: Vec<_> = (0..2).map(|_| tokio::spawn(sender.send_request(post("/slow", "hi")))).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let refused = sender.send_request(post("/", "hi")).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+    for slow in slow {
+        assert_eq!(slow.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(sender.send_request(post("/", "hi")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_counts_for_the_largest() {
+    let limits = Limits { body: 5000, memory_per_source: 16 * 1024 + 4999, ..LIMITS };
+    let server = Server::start(limits).await;
+    let mut stream = server.tls("http/1.1").await;
+    let request = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    let answer = exchange(&mut stream, request, "try again").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    server.serves().await;
+}
+
+#[tokio::test]
+async fn a_listener_of_http_1_speaks_nothing_else() {
+    let server = Server::start(Limits { streams: None, ..LIMITS }).await;
+    assert!(server.tls_over(server.tcp().await, "localhost", "h2").await.is_err());
+    server.serves().await;
 }
 
 /// With a place for each, their idle time is long.

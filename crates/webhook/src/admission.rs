@@ -8,17 +8,22 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use migrations_api::names;
-use migrations_core::entries::Caller;
 use migrations_core::entries::probe::REACHED;
+use migrations_core::entries::{Caller, Named};
 use migrations_core::inject::{Untouched, Verdict, decide, patch};
 use migrations_process::serve::{BodyError, read_body, text};
 
 use crate::review::{self, Malformed, Outcome, Review};
 use crate::settings::InForce;
+use crate::turns::Turns;
 use crate::view::View;
 
-/// Largest review. A Pod may be 3 MiB (a limit of the API server), and its JSON may come twice.
-const LIMIT: usize = 10 * 1024 * 1024;
+/// Largest review, in bytes. API servers take requests of 3 MiB at most; of a new Pod the review has that
+/// object once, and beside it who creates it and how.
+pub(crate) const LIMIT: usize = 4 * 1024 * 1024;
+
+/// Segments of the longest path: of more Migrators' uids not even the headers would be taken.
+const SEGMENTS: usize = 512;
 
 /// The API server itself gives up after 5 s.
 const BODY_TIME: Duration = Duration::from_secs(5);
@@ -33,6 +38,8 @@ pub struct Admission {
     pub view: View,
     /// What is injected.
     pub settings: InForce,
+    /// When a large review is read.
+    pub turns: Turns,
 }
 
 impl Admission {
@@ -50,39 +57,31 @@ impl Admission {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "admission reviews come with POST\n");
         }
+        if path.split('/').nth(SEGMENTS).is_some() {
+            return text(StatusCode::NOT_FOUND, format!("no path here has {SEGMENTS} segments\n"));
+        }
         let caller = Caller::of(path);
         let body = match read_body(request.into_body(), LIMIT, BODY_TIME).await {
             Ok(body) => body,
             Err(error) => return unreadable(&error),
         };
-        let reviewed = match review::read(&body) {
-            Ok(review) => match self.not_now(&caller, &review).await {
-                Some(outcome) => Ok((outcome, review.uid)),
-                None => self.review(&review).map(|outcome| (outcome, review.uid)),
-            },
-            Err(malformed) => Err(malformed),
+        // Before it is read: what it is read into is large, and must not wait.
+        let behind = self.view.catch_up(caller.migrators(), PATIENCE).await.err();
+        let _turn = match self.turns.take(&body).await {
+            Ok(turn) => turn,
+            Err(error) => {
+                return text(StatusCode::PAYLOAD_TOO_LARGE, format!("this review isn't read: {error}\n"));
+            }
         };
-        match reviewed {
-            Ok((outcome, uid)) => outcome.into_response(&uid),
-            Err(malformed) => malformed.into_response(),
-        }
-    }
-
-    /// An answer that doesn't depend on the Pod: to a probe, and while this replica hasn't heard of the
-    /// Migrators that it is called for.
-    async fn not_now(&self, caller: &Caller, review: &Review<'_>) -> Option<Outcome> {
-        if *caller == Caller::Probe {
-            return Some(Outcome::Refused(REACHED.to_owned()));
-        }
-        let namespace = review.namespace().unwrap_or_default();
-        let behind = self.view.catch_up(caller.migrators(), PATIENCE).await.err()?;
-        tracing::warn!(namespace, uid = behind.uid, "called for a Migrator that is not known here yet");
-        Some(Outcome::NotYet(format!(
-            "this replica of the webhook has not heard yet of the Migrator of namespace {namespace:?} with uid {}, \
-             which may hold this Pod; what controls the Pod tries again by itself. If it goes on, the replica \
-             can't follow Migrators: its log says why",
-            behind.uid
-        )))
+        let reviewed = review::read(&body).and_then(|review| {
+            let outcome = match (&caller, behind) {
+                (Caller::Probe, _) => Outcome::Refused(REACHED.to_owned()),
+                (_, Some(behind)) => not_yet(&behind, &review),
+                (_, None) => self.review(&review)?,
+            };
+            Ok(outcome.into_response(&review.uid))
+        });
+        reviewed.unwrap_or_else(Malformed::into_response)
     }
 
     fn review(&self, review: &Review<'_>) -> Result<Outcome, Malformed> {
@@ -125,6 +124,18 @@ impl Admission {
             }
         }
     }
+}
+
+/// While this replica hasn't heard of a Migrator that it is called for.
+fn not_yet(behind: &Named, review: &Review<'_>) -> Outcome {
+    let namespace = review.namespace().unwrap_or_default();
+    tracing::warn!(namespace, uid = behind.uid, "called for a Migrator that is not known here yet");
+    Outcome::NotYet(format!(
+        "this replica of the webhook has not heard yet of the Migrator of namespace {namespace:?} with uid {}, \
+         which may hold this Pod; what controls the Pod tries again by itself. If it goes on, the replica \
+         can't follow Migrators: its log says why",
+        behind.uid
+    ))
 }
 
 fn unreadable(error: &BodyError) -> Response<Full<Bytes>> {

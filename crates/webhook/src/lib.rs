@@ -5,12 +5,14 @@
 pub mod admission;
 pub mod config;
 mod follow;
+pub mod held;
 pub mod question;
 mod review;
 mod run;
 pub mod serving;
 pub mod settings;
 pub mod tokens;
+pub mod turns;
 pub mod view;
 
 pub use run::{RunError, run, run_with};

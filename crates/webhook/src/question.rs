@@ -15,8 +15,9 @@ use migrations_process::serve::{json, read_body, text};
 use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
+use crate::held::Held;
 use crate::tokens::{Caller, Refusal, Tokens};
-use crate::view::{TooManyAbsent, View};
+use crate::view::{TooManyAbsent, View, Watched};
 
 const BODY_TIME: Duration = Duration::from_secs(5);
 
@@ -30,6 +31,8 @@ pub struct Questions {
     pub view: View,
     /// Who asks.
     pub tokens: Tokens,
+    /// Whose questions are held.
+    pub held: Held,
     /// Once it is requested nothing is held, so that waiters go on to another replica.
     pub end: Shutdown,
 }
@@ -41,42 +44,28 @@ impl Questions {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        // By itself: what came with the request, the buffer of 8 KiB that its body is in above all, would
-        // else be kept for as long as the answer is waited for.
-        let (caller, question) = match self.hear(request).await {
+        // By itself: what came with the request would else be kept for as long as the answer is waited for.
+        let (caller, asked) = match self.hear(request).await {
             Ok(heard) => heard,
             Err(refusal) => return refusal,
         };
-        let Caller { namespace, pod, uid } = &*caller;
-        if question.namespace != *namespace {
-            tracing::debug!(namespace, pod, asked = question.namespace, "a Pod asks about another namespace");
-            let message = format!(
-                "Pod {pod} of namespace {namespace} asks about namespace {:?}, and is told of its own alone; the \
-                 argument --namespace of its waiter must be the Pod's\n",
-                question.namespace
-            );
-            return text(StatusCode::FORBIDDEN, message);
-        }
-        // Long names cost as much as many. There are no Migrators of such.
-        if question.migrator.len() > LONGEST_NAME {
-            let message = format!("no Migrator's name has more than {LONGEST_NAME} characters\n");
-            return text(StatusCode::BAD_REQUEST, message);
-        }
-        let answer = match self.answer(&question, uid).await {
-            Ok(answer) => answer,
+        match self.answer(&caller, &asked).await {
+            Ok(Told { answer, .. }) => serde_json::to_vec(&answer).map_or_else(
+                |error| {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n"))
+                },
+                json,
+            ),
             Err(error) => {
-                tracing::debug!(namespace, pod, asked = question.migrator, "a question is refused: {error}");
-                return text(StatusCode::TOO_MANY_REQUESTS, format!("{error}\n"));
+                let Caller { namespace, pod, .. } = &*caller;
+                tracing::debug!(namespace, pod, "a question is refused: {error}");
+                text(error.status(), format!("{error}\n"))
             }
-        };
-        serde_json::to_vec(&answer).map_or_else(
-            |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
-            json,
-        )
+        }
     }
 
-    /// Whose question it is, and what is asked.
-    async fn hear<B>(&self, request: Request<B>) -> Result<(Arc<Caller>, Question), Response<Full<Bytes>>>
+    /// Whose question it is, and what is asked: as it was written, which takes less than what it says.
+    async fn hear<B>(&self, request: Request<B>) -> Result<(Arc<Caller>, Box<[u8]>), Response<Full<Bytes>>>
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -91,9 +80,7 @@ impl Questions {
         let caller = self.caller(request.headers()).await.map_err(|refusal| refuse(&refusal))?;
         let body = read_body(request.into_body(), MAX_BODY, BODY_TIME).await;
         let body = body.map_err(|error| text(error.status(), format!("{error}\n")))?;
-        let question = serde_json::from_slice(&body)
-            .map_err(|error| text(StatusCode::BAD_REQUEST, format!("this is no question: {error}\n")))?;
-        Ok((caller, question))
+        Ok((caller, body.into()))
     }
 
     async fn caller(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Refusal> {
@@ -106,22 +93,92 @@ impl Questions {
         }
     }
 
-    /// The answer for the Pod with that uid: at once where it is news to the waiter, else when it
-    /// changes or the time is up.
-    async fn answer(&self, question: &Question, pod_uid: &str) -> Result<Answer, TooManyAbsent> {
-        let mut watched = self.view.watch(&question.namespace, &question.migrator)?;
-        let held = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
-        tokio::pin!(held);
+    /// The answer for that Pod: at once where it is news to the waiter, else when it changes or the time
+    /// is up.
+    async fn answer(&self, caller: &Caller, asked: &[u8]) -> Result<Told, Unanswerable> {
+        let mut watched = self.watch(caller, asked)?;
+        let told = Told::of(asked, caller, &mut watched)?;
+        if told.is_news {
+            return Ok(told);
+        }
+        drop(told);
+        let hold = self.held.hold(&caller.uid);
+        let time_is_up = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
+        tokio::pin!(time_is_up);
         loop {
-            let answer = answer(question, pod_uid, watched.current().known());
-            if question.seen.as_deref() != Some(&answer.version) {
-                return Ok(answer);
-            }
             tokio::select! {
-                () = watched.changed() => {}
-                () = &mut held => return Ok(answer),
-                () = self.end.requested() => return Ok(answer),
+                () = watched.changed() => {
+                    let told = Told::of(asked, caller, &mut watched)?;
+                    if told.is_news {
+                        return Ok(told);
+                    }
+                }
+                () = hold.gives_way() => return Err(Unanswerable::Replaced),
+                () = &mut time_is_up => return Told::of(asked, caller, &mut watched),
+                () = self.end.requested() => return Told::of(asked, caller, &mut watched),
             }
+        }
+    }
+
+    /// The Migrator that is asked about, where that Pod may ask about it.
+    fn watch(&self, caller: &Caller, asked: &[u8]) -> Result<Watched, Unanswerable> {
+        let question: Question = serde_json::from_slice(asked)?;
+        let Caller { namespace, pod, .. } = caller;
+        if question.namespace != *namespace {
+            let (pod, namespace, asked) = (pod.clone(), namespace.clone(), question.namespace);
+            return Err(Unanswerable::AnotherNamespace { pod, namespace, asked });
+        }
+        // Long names cost as much as many. There are no Migrators of such.
+        if question.migrator.len() > LONGEST_NAME {
+            return Err(Unanswerable::LongName);
+        }
+        Ok(self.view.watch(&question.namespace, &question.migrator)?)
+    }
+}
+
+/// What can be said to a question now.
+struct Told {
+    answer: Answer,
+    /// Whether the waiter hasn't seen it.
+    is_news: bool,
+}
+
+impl Told {
+    /// The question is read anew each time: while it is held, this would take several times its memory.
+    fn of(asked: &[u8], caller: &Caller, watched: &mut Watched) -> Result<Self, Unanswerable> {
+        let question: Question = serde_json::from_slice(asked)?;
+        let answer = answer(&question, &caller.uid, watched.current().known());
+        let is_news = question.seen.as_deref() != Some(&answer.version);
+        Ok(Self { answer, is_news })
+    }
+}
+
+/// Why there is no answer to a Pod that is known.
+#[derive(Debug, thiserror::Error)]
+enum Unanswerable {
+    #[error("this is no question: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error(
+        "Pod {pod} of namespace {namespace} asks about namespace {asked:?}, and is told of its own alone; the \
+         argument --namespace of its waiter must be the Pod's"
+    )]
+    AnotherNamespace { pod: String, namespace: String, asked: String },
+    #[error("no Migrator's name has more than {LONGEST_NAME} characters")]
+    LongName,
+    #[error(transparent)]
+    TooManyAbsent(#[from] TooManyAbsent),
+    #[error(
+        "newer questions of the same Pod have taken the place of this one; a Pod's waiters ask one at a time"
+    )]
+    Replaced,
+}
+
+impl Unanswerable {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::LongName => StatusCode::BAD_REQUEST,
+            Self::AnotherNamespace { .. } => StatusCode::FORBIDDEN,
+            Self::TooManyAbsent(_) | Self::Replaced => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }

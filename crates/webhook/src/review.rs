@@ -11,11 +11,15 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use migrations_core::inject::Patch;
 use migrations_process::serve::{json, text};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json_borrow::Value;
 
 const KIND: &str = "AdmissionReview";
 const API_VERSION: &str = "admission.k8s.io/v1";
+
+/// How many characters are repeated of what should be a kind.
+const SHOWN: usize = 100;
 
 /// What an API server asks.
 pub(crate) struct Review<'a> {
@@ -125,8 +129,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Review<'_>, Malformed> {
     let Envelope { kind, api_version, request } = envelope;
     let uid = || request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
     if (&*kind, &*api_version) != (KIND, API_VERSION) {
-        let why = Why::Kind { kind: kind.into_owned(), api_version: api_version.into_owned() };
-        return Err(Malformed { uid: uid(), why });
+        return Err(Malformed { uid: uid(), why: another_kind(&kind, &api_version) });
     }
     let request = request.ok_or(Malformed { uid: String::new(), why: Why::Missing("request") })?;
     Ok(Review {
@@ -137,20 +140,48 @@ pub(crate) fn read(body: &[u8]) -> Result<Review<'_>, Malformed> {
     })
 }
 
-/// What is wrong with a body that doesn't read as a review; this may take its time.
+/// What is wrong with a body that doesn't read as a review. No more is kept of it than that: it may be
+/// anything.
 fn diagnosed(body: &[u8], error: serde_json::Error) -> Malformed {
-    let review: serde_json::Value = match serde_json::from_slice(body) {
-        Ok(review) => review,
-        Err(error) => return Malformed { uid: String::new(), why: Why::Json(error) },
-    };
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let (kind, api_version) = (text(&review["kind"]), text(&review["apiVersion"]));
-    let why = if (kind.as_str(), api_version.as_str()) == (KIND, API_VERSION) {
+    let Named { request: Identified { uid } } = serde_json::from_slice(body).unwrap_or_default();
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(body) {
+        return Malformed { uid, why: Why::Json(error) };
+    }
+    let Kind { kind, api_version } = serde_json::from_slice(body).unwrap_or_default();
+    let why = if (&*kind, &*api_version) == (KIND, API_VERSION) {
         Why::Review(error)
     } else {
-        Why::Kind { kind, api_version }
+        another_kind(&kind, &api_version)
     };
-    Malformed { uid: text(&review["request"]["uid"]), why }
+    Malformed { uid, why }
+}
+
+fn another_kind(kind: &str, api_version: &str) -> Why {
+    let shown = |text: &str| text.chars().take(SHOWN).collect();
+    Why::Kind { kind: shown(kind), api_version: shown(api_version) }
+}
+
+/// Of a body that isn't a review, what it says it is.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Kind<'a> {
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+}
+
+/// And what names it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Named {
+    request: Identified,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Identified {
+    uid: String,
 }
 
 /// What becomes of the object.

@@ -15,10 +15,12 @@ use tokio::sync::watch;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::follow;
+use crate::held::Held;
 use crate::question::Questions;
 use crate::serving::serve_both;
 use crate::settings::InForce;
 use crate::tokens::Tokens;
+use crate::turns::Turns;
 use crate::view::View;
 
 /// Why the webhook ended otherwise than asked to.
@@ -81,9 +83,9 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         let questions = listen(config.question_port).await?;
         serving.set(true);
         let (trigger, end) = Shutdown::by_hand();
-        let admission = Admission { view: view.clone(), settings: settings.clone() };
+        let admission = Admission { view: view.clone(), settings: settings.clone(), turns: Turns::default() };
         let tokens = Tokens::new(client.clone());
-        let question = Questions { view: view.clone(), tokens, end: end.clone() };
+        let question = Questions { view: view.clone(), tokens, held: Held::default(), end: end.clone() };
         let served = serve_both(
             &certificate,
             &end,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use migrations_process::serve::{Limits, serve};
 use migrations_process::shutdown::Shutdown;
 use migrations_process::tls::Certificate;
-use migrations_protocol::HOLD_SECONDS;
+use migrations_protocol::{HOLD_SECONDS, MAX_BODY};
 use tokio::net::TcpListener;
 
-use crate::admission::Admission;
+use crate::admission::{self, Admission};
 use crate::question::Questions;
 
 /// API servers keep a connection for each entry that they call, and send many requests over each.
@@ -17,7 +17,11 @@ use crate::question::Questions;
 const ADMISSION: Limits = Limits {
     connections: 1000,
     per_source: 500,
-    streams: 100,
+    streams: Some(100),
+    // Nearly 800 reviews of 5 KB from one address, or four of the largest.
+    body: admission::LIMIT,
+    memory: 32 * 1024 * 1024,
+    memory_per_source: 16 * 1024 * 1024 + 512 * 1024,
     handshake: Duration::from_secs(5),
     headers: Duration::from_secs(30),
     request: Duration::from_secs(30),
@@ -25,13 +29,21 @@ const ADMISSION: Limits = Limits {
     drain: Duration::from_secs(10),
 };
 
+/// What a held question may take, in bytes: as a rule less than 1 KiB of it is the question.
+const QUESTION: usize = 24 * 1024;
+
 /// Each waiter has a connection, with a question on it nearly all the time.
 fn questions_limits(connections: usize) -> Limits {
+    // Where Services masquerade, the Pods of a node share its address: there are 250 at most.
+    let per_source = 256;
     Limits {
         connections,
-        // Where Services masquerade, the Pods of a node share its address: there are 250 at most.
-        per_source: 256,
-        streams: 8,
+        per_source,
+        // Waiters speak HTTP/1.1.
+        streams: None,
+        body: MAX_BODY,
+        memory: (connections * QUESTION).max(per_source * QUESTION),
+        memory_per_source: per_source * QUESTION,
         handshake: Duration::from_secs(10),
         headers: Duration::from_secs(10),
         request: Duration::from_secs(HOLD_SECONDS + 15),

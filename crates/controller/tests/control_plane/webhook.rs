@@ -23,7 +23,10 @@ use serde_json::Value;
 const LIMITS: Limits = Limits {
     connections: 100,
     per_source: 100,
-    streams: 100,
+    streams: Some(100),
+    body: 1024 * 1024,
+    memory: usize::MAX,
+    memory_per_source: usize::MAX,
     handshake: Duration::from_secs(30),
     headers: Duration::from_mins(1),
     request: Duration::from_mins(1),

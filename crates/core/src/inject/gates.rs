@@ -1,7 +1,7 @@
 //! The gates of one namespace, found by the labels of a Pod: what doesn't select it costs next to
 //! nothing, however much of it there is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json_borrow::Value;
@@ -24,9 +24,9 @@ impl Gates {
     /// Those that may select the Pod: all that do, and few that don't.
     pub fn near<'a>(&'a self, pod: &Value<'_>) -> impl Iterator<Item = &'a Gate> + use<'a> {
         let of_label = |(key, value)| self.by_label.get(key)?.get(value);
-        let mut near: Vec<_> =
+        // Each once, also where somebody writes a label twice.
+        let near: BTreeSet<_> =
             labels(pod).filter_map(of_label).flatten().chain(&self.others).copied().collect();
-        near.sort_unstable();
         near.into_iter().filter_map(|index| Some(self.all.get(index)?.as_ref()))
     }
 
@@ -111,6 +111,13 @@ mod tests {
     #[case::no_labels(Value::Null, &["e", "f", "g"])]
     fn gates_are_found_by_what_they_demand(#[case] labels: Value, #[case] expected: &[&str]) {
         assert_eq!(near(&shops(), &labels), expected);
+    }
+
+    #[test]
+    fn a_label_that_is_written_twice_finds_a_gate_once() {
+        let gates: Gates = [gate("a", json!({"matchLabels": {"app": "shop"}}))].into_iter().collect();
+        let pod = r#"{"metadata": {"labels": {"app": "shop", "app": "shop"}}}"#;
+        assert_eq!(gates.near(&serde_json::from_str(pod).unwrap()).count(), 1);
     }
 
     fn any_selector() -> impl Strategy<Value = Value> {

@@ -144,6 +144,18 @@ fn a_waiter_is_told_its_pods_labels(#[case] changes: Value, #[case] expected: Va
 }
 
 #[rstest]
+#[case::all("shop:2".to_owned(), 2)]
+#[case::too_many("x".repeat(32 * 1024), 0)]
+fn a_waiter_is_told_its_pods_containers(#[case] image: String, #[case] expected: usize) {
+    let mut pod = shop_pod(&json!({}));
+    pod["spec"]["containers"][0]["image"] = image.into();
+    let after = admit(&pod, &[gate("shop", "shop")]);
+    let arguments: Vec<String> =
+        serde_json::from_value(after["spec"]["initContainers"][0]["args"].clone()).unwrap();
+    assert_eq!(migrations_protocol::Arguments::parse(arguments).unwrap().containers.len(), expected);
+}
+
+#[rstest]
 #[case::leads(json!({"matchLabels": {"app": "shop"}}), false)]
 #[case::follows(json!({"matchLabels": {"role": "leader"}}), true)]
 fn a_waiter_is_told_whether_its_pod_follows_others(#[case] leaders: Value, #[case] follows: bool) {

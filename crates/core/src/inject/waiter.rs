@@ -31,6 +31,10 @@ const NOBODY: i64 = 65532;
 /// when no Migrator selects it any more.
 const LABELS: usize = 8 * 1024;
 
+/// Most that a waiter is told of its Pod's containers, in bytes: more than any Pod has, and less than its
+/// question may be. One with more is told none, and waits for what is released by revision.
+const CONTAINERS: usize = 32 * 1024;
+
 /// What a Pod that waits is given.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Injection {
@@ -99,7 +103,9 @@ fn admitted(pod: Pod<'_>) -> Vec<Admitted> {
         (!name.is_empty() && !image.is_empty())
             .then(|| Admitted { name: name.to_owned(), image: image.to_owned() })
     };
-    pod.containers().iter().filter_map(named).collect()
+    let admitted: Vec<_> = pod.containers().iter().filter_map(named).collect();
+    let size: usize = admitted.iter().map(|container| container.name.len() + container.image.len()).sum();
+    if size > CONTAINERS { Vec::new() } else { admitted }
 }
 
 /// The restricted profile of the Pod Security Standards. The user is one of the Pod's own: where they

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// All places. Clones speak of the same ones.
 #[derive(Clone)]
-pub(super) struct Places(Arc<Shared>);
+pub(crate) struct Places(Arc<Shared>);
 
 struct Shared {
     in_all: usize,
@@ -34,14 +34,14 @@ struct Taken {
 }
 
 impl Places {
-    pub(super) fn new(in_all: usize, per_source: usize) -> Self {
+    pub(crate) fn new(in_all: usize, per_source: usize) -> Self {
         let (taken, freed) = (Mutex::default(), Notify::new());
         Self(Arc::new(Shared { in_all, per_source, taken, freed }))
     }
 
     /// A place for a connection from `source`, as soon as there is one; none where that source has
     /// enough of them, all with requests.
-    pub(super) async fn take(&self, source: IpAddr) -> Option<Place> {
+    pub(crate) async fn take(&self, source: IpAddr) -> Option<Place> {
         let source = source.to_canonical();
         loop {
             let freed = self.0.freed.notified();
@@ -110,7 +110,7 @@ fn longest_idle(of: &[Arc<Activity>]) -> Option<Arc<Activity>> {
 struct Enough;
 
 /// A place, given back when it is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     of: Places,
     source: IpAddr,
     activity: Arc<Activity>,
@@ -118,12 +118,17 @@ pub(super) struct Place {
 
 impl Place {
     /// What the connection does.
-    pub(super) fn activity(&self) -> &Arc<Activity> {
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 
+    /// Whose it is.
+    pub(crate) fn source(&self) -> IpAddr {
+        self.source
+    }
+
     /// Returns once it has been given to another connection.
-    pub(super) async fn is_needed(&self) {
+    pub(crate) async fn is_needed(&self) {
         self.activity.needed.notified().await;
     }
 }
@@ -136,7 +141,7 @@ impl Drop for Place {
 }
 
 /// Whether a connection has requests, and since when it has none.
-pub(super) struct Activity {
+pub(crate) struct Activity {
     started: Instant,
     requests: AtomicUsize,
     /// Milliseconds from the start to the end of the last request.
@@ -153,13 +158,13 @@ impl Default for Activity {
 
 impl Activity {
     /// A request begins; it lasts until what is returned is dropped.
-    pub(super) fn enter(this: &Arc<Self>) -> InFlight {
+    pub(crate) fn enter(this: &Arc<Self>) -> InFlight {
         this.requests.fetch_add(1, Ordering::AcqRel);
         InFlight(Arc::clone(this))
     }
 
     /// For how long it has had no request.
-    pub(super) fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         if self.requests.load(Ordering::Acquire) > 0 {
             return Duration::ZERO;
         }
@@ -168,7 +173,7 @@ impl Activity {
 }
 
 /// A request.
-pub(super) struct InFlight(Arc<Activity>);
+pub(crate) struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -93,6 +93,8 @@ async fn a_required_pod_that_no_migrator_selects_is_refused_and_told_why() {
 #[case::another_kind(&review(&json!({"kind": "Pod"})).to_string(), 400, "\"u-1\" can't be reviewed: its body is a \"Pod\"")]
 #[case::another_version(
     &review(&json!({"apiVersion": "admission.k8s.io/v1beta1"})).to_string(), 400, "must be an AdmissionReview of admission.k8s.io/v1")]
+#[case::an_array("[0,0,0]", 400, "\"\" can't be reviewed: its body is a \"\" of \"\"")]
+#[case::half_an_array("[0,0,", 400, "its body is not JSON")]
 #[case::no_request(&review(&json!({"request": null})).to_string(), 400, "its field request is missing")]
 #[case::wrong_type(&review(&json!({"request": {"operation": 7}})).to_string(), 400, "\"u-1\" can't be reviewed: its body is not an AdmissionReview")]
 #[case::no_object(&review(&json!({"request": {"object": null}})).to_string(), 400, "its field request.object is missing")]
@@ -162,9 +164,28 @@ async fn another_method_is_refused() {
 #[tokio::test]
 async fn an_oversized_review_is_refused() {
     let shell = Shell::start().await;
-    let (status, body) = shell.post(shell.admission, "/admit", vec![b' '; 10 * 1024 * 1024 + 1]).await;
+    let (status, body) = shell.post(shell.admission, "/admit", vec![b' '; 4 * 1024 * 1024 + 1]).await;
     assert_eq!(status, 413);
-    assert!(body.contains("larger than 10485760 bytes"), "{body}");
+    assert!(body.contains("larger than 4194304 bytes"), "{body}");
+}
+
+#[tokio::test]
+async fn a_review_of_more_values_than_a_pod_needs_is_refused() {
+    let shell = Shell::start().await;
+    let zeros = Value::from(vec![0; 1024 * 1024]);
+    let object = review(&json!({"request": {"object": {"metadata": {"annotations": {}}, "zeros": zeros}}}));
+    for body in [zeros.to_string(), object.to_string()] {
+        let (status, body) = shell.post(shell.admission, "/admit", body).await;
+        assert_eq!(status, 413);
+        assert!(body.contains("no Pod needs that many"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_of_more_migrators_than_fit_into_one_is_refused() {
+    let shell = Shell::start().await;
+    let path = format!("/admit{}", "/a".repeat(512));
+    assert_eq!(shell.post(shell.admission, &path, review(&json!({})).to_string()).await.0, 404);
 }
 
 #[tokio::test]

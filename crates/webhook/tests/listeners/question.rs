@@ -108,6 +108,46 @@ async fn what_is_no_question_is_refused() {
     assert_eq!(shell.post(shell.question, QUESTION_PATH, vec![b' '; 64 * 1024 + 1]).await.0, 413);
 }
 
+/// Some of a Pod's questions may be of lost connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_question_of_a_pod_gives_way_to_the_newest() {
+    let shell = Shell::start().await;
+    shell.set_status(&json!({}));
+    let seen = shell.ask(None).await.version;
+    let body = serde_json::to_string(&question(Some(seen.clone()))).unwrap();
+    let oldest = shell.post(shell.question, QUESTION_PATH, body.as_str());
+    tokio::pin!(oldest);
+    let pause = || tokio::time::sleep(Duration::from_millis(300));
+    tokio::select! {
+        answer = &mut oldest => panic!("it was not held: {answer:?}"),
+        () = pause() => {}
+    }
+    let others = async {
+        tokio::join!(
+            shell.ask(Some(seen.clone())),
+            shell.ask(Some(seen.clone())),
+            shell.ask(Some(seen.clone()))
+        )
+    };
+    tokio::pin!(others);
+    tokio::select! {
+        answer = &mut oldest => panic!("there was room: {answer:?}"),
+        _ = &mut others => panic!("they were not held"),
+        () = pause() => {}
+    }
+    let newest = shell.ask(Some(seen.clone()));
+    tokio::pin!(newest);
+    let (status, said) = tokio::select! {
+        answer = &mut oldest => answer,
+        _ = &mut others => panic!("not the oldest"),
+        _ = &mut newest => panic!("it was not held"),
+    };
+    assert_eq!((status, said.contains("newer questions of the same Pod")), (429, true), "{said}");
+    shell.set_status(&done());
+    let ((second, third, fourth), newest) = tokio::join!(others, newest);
+    assert!([second, third, fourth, newest].iter().all(|answer| answer.verdict == Verdict::Released));
+}
+
 /// A Pod may ask about any name, and each is remembered for a while.
 #[tokio::test]
 async fn made_up_names_are_refused_before_they_take_memory() {

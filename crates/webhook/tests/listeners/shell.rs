@@ -12,10 +12,12 @@ use migrations_process::tls::Certificate;
 use migrations_protocol::TOKEN_AUDIENCE;
 use migrations_testkit::recording::RecordingServer;
 use migrations_webhook::admission::Admission;
+use migrations_webhook::held::Held;
 use migrations_webhook::question::Questions;
 use migrations_webhook::serving::serve_both;
 use migrations_webhook::settings::InForce;
 use migrations_webhook::tokens::Tokens;
+use migrations_webhook::turns::Turns;
 use migrations_webhook::view::View;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -66,8 +68,8 @@ impl Shell {
         let served = {
             let (view, certificate) = (view.clone(), certificate.clone());
             tokio::spawn(async move {
-                let admission = Admission { view: view.clone(), settings };
-                let question = Questions { view, tokens, end: end.clone() };
+                let admission = Admission { view: view.clone(), settings, turns: Turns::default() };
+                let question = Questions { view, tokens, held: Held::default(), end: end.clone() };
                 serve_both(&certificate, &end, waiters, (admissions, admission), (questions, question))
                     .await
                     .unwrap();

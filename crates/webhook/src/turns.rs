@@ -1,0 +1,76 @@
+//! Reading a review takes many times the memory of its text: one of `[[[[` some sixty times. Those that
+//! may take much are read one at a time, and what no Pod needs isn't read at all.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What a value may take, in bytes: an object with one field has room for four.
+const VALUE: usize = 224;
+
+/// Values of a review that is read at once: a Pod has some hundred.
+const FEW: usize = 4 * 1024;
+
+/// Values of the largest review that is read: some 48 MiB of memory, and more than a Pod of 3 MiB has.
+const MOST: usize = 48 * 1024 * 1024 / VALUE;
+
+/// Whose turn it is. Clones speak of the same.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// A review that no Pod makes.
+#[derive(Debug, thiserror::Error)]
+#[error("it has more than {MOST} values, and no Pod needs that many")]
+pub(crate) struct TooManyValues;
+
+impl Turns {
+    /// Returns once the review may be read, which lasts until what is returned is dropped.
+    pub(crate) async fn take(&self, review: &[u8]) -> Result<Option<OwnedSemaphorePermit>, TooManyValues> {
+        let values = values(review);
+        if values > MOST {
+            return Err(TooManyValues);
+        }
+        if values <= FEW {
+            return Ok(None);
+        }
+        // Nobody closes it.
+        Ok(Arc::clone(&self.0).acquire_owned().await.ok())
+    }
+}
+
+/// Those of a JSON text are no more: each follows one of these characters, some of which are within strings.
+fn values(text: &[u8]) -> usize {
+    text.iter().filter(|byte| matches!(byte, b'[' | b'{' | b',')).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use futures::FutureExt;
+    use serde_json_borrow::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_value_takes_no_more_than_it_counts_for() {
+        assert!(4 * size_of::<(Cow<'_, str>, Value<'_>)>() <= VALUE);
+    }
+
+    #[test]
+    fn large_reviews_are_read_one_at_a_time_beside_any_number_of_small_ones() {
+        let (turns, small, large) = (Turns::default(), [b','; FEW], [b'['; FEW + 1]);
+        let first = turns.take(&large).now_or_never().expect("its turn").unwrap();
+        assert!(turns.take(&large).now_or_never().is_none());
+        assert!(turns.take(&small).now_or_never().is_some());
+        drop(first);
+        assert!(turns.take(&large).now_or_never().is_some());
+        assert!(turns.take(&vec![b'{'; MOST + 1]).now_or_never().expect("at once").is_err());
+    }
+}
