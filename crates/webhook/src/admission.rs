@@ -1,7 +1,7 @@
 //! Admission over HTTP: carries a review to `core::inject` and its verdict back. Malformed requests
 //! get an HTTP error, which the API server shows to the user as it stands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -13,6 +13,7 @@ use migrations_core::entries::probe::REACHED;
 use migrations_core::inject::{Untouched, Verdict, decide, patch};
 use migrations_process::serve::{BodyError, read_body, text};
 
+use crate::metrics::Metrics;
 use crate::review::{self, Malformed, Outcome, Review};
 use crate::settings::InForce;
 use crate::view::View;
@@ -33,6 +34,8 @@ pub struct Admission {
     pub view: View,
     /// What is injected.
     pub settings: InForce,
+    /// Where outcomes are counted.
+    pub metrics: Metrics,
 }
 
 impl Admission {
@@ -50,10 +53,13 @@ impl Admission {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "admission reviews come with POST\n");
         }
-        let caller = Caller::of(path);
+        let (caller, begun) = (Caller::of(path), Instant::now());
         let body = match read_body(request.into_body(), LIMIT, BODY_TIME).await {
             Ok(body) => body,
-            Err(error) => return unreadable(&error),
+            Err(error) => {
+                self.metrics.admitted(None, begun.elapsed());
+                return unreadable(&error);
+            }
         };
         let reviewed = match review::read(&body) {
             Ok(review) => match self.not_now(&caller, &review).await {
@@ -62,6 +68,10 @@ impl Admission {
             },
             Err(malformed) => Err(malformed),
         };
+        // The controller's own are about no Pod, and all refused.
+        if caller != Caller::Probe {
+            self.metrics.admitted(reviewed.as_ref().ok().map(|(outcome, _)| outcome), begun.elapsed());
+        }
         match reviewed {
             Ok((outcome, uid)) => outcome.into_response(&uid),
             Err(malformed) => malformed.into_response(),

@@ -5,6 +5,7 @@
 pub mod admission;
 pub mod config;
 mod follow;
+pub mod metrics;
 pub mod question;
 mod review;
 mod run;

@@ -15,6 +15,7 @@ use migrations_process::serve::{json, read_body, text};
 use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
+use crate::metrics::Metrics;
 use crate::tokens::{Caller, Refusal, Tokens};
 use crate::view::{TooManyAbsent, View};
 
@@ -32,6 +33,8 @@ pub struct Questions {
     pub tokens: Tokens,
     /// Once it is requested nothing is held, so that waiters go on to another replica.
     pub end: Shutdown,
+    /// Where answers are counted.
+    pub metrics: Metrics,
 }
 
 impl Questions {
@@ -69,6 +72,7 @@ impl Questions {
                 return text(StatusCode::TOO_MANY_REQUESTS, format!("{error}\n"));
             }
         };
+        self.metrics.answered(answer.verdict);
         serde_json::to_vec(&answer).map_or_else(
             |error| text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n")),
             json,
@@ -110,6 +114,7 @@ impl Questions {
     /// changes or the time is up.
     async fn answer(&self, question: &Question, pod_uid: &str) -> Result<Answer, TooManyAbsent> {
         let mut watched = self.view.watch(&question.namespace, &question.migrator)?;
+        let _counted = self.metrics.holds();
         let held = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
         tokio::pin!(held);
         loop {
