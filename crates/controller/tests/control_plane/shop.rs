@@ -78,15 +78,19 @@ impl Controller {
 
     /// Waits for a line of its metrics to begin like that.
     pub(crate) async fn until_it_counts(&self, line: &str) {
-        let counts = || {
+        let text = || {
             let mut text = String::new();
             encode(&mut text, &self.metrics.registry()).expect("text");
-            text.lines().any(|told| told.starts_with(line))
+            text
         };
         // Prometheus asks, and so does the test.
-        while !counts() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let counts = async {
+            while !text().lines().any(|told| told.starts_with(line)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(20), counts).await;
+        assert!(counted.is_ok(), "never {line}:\n{}", text());
     }
 
     /// As an orderly end, in the middle of whatever it does.
