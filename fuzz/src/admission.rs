@@ -12,6 +12,7 @@ use migrations_api::names;
 use migrations_core::inject::{Resources, UnsupportedPods};
 use migrations_protocol::Arguments;
 use migrations_webhook::admission::Admission;
+use migrations_webhook::metrics::Metrics;
 use migrations_webhook::settings::InForce;
 use migrations_webhook::turns::Turns;
 use migrations_webhook::view::View;
@@ -117,7 +118,7 @@ fn webhook() -> Admission {
     let unsupported = UnsupportedPods::default();
     let settings =
         InForce::new(names::OPERATOR_NAMESPACE, "waiter:1".to_owned(), resources, unsupported, None);
-    Admission { view, settings, turns: Turns::default() }
+    Admission { view, settings, turns: Turns::default(), metrics: Metrics::default() }
 }
 
 fn admit(body: Vec<u8>) -> (StatusCode, Bytes) {

@@ -29,6 +29,7 @@ use serde_json::json;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::watch::Guarded;
 use chain::{Authority, issue_leaf, make_authority};
 use secrets::{Authorities, Read};
@@ -117,6 +118,7 @@ pub struct CertificateKeeper {
     lifetimes: Lifetimes,
     migrators: Store<Guarded>,
     bundle: channel::Sender<Option<CaBundle>>,
+    metrics: Metrics,
     published: Option<Published>,
 }
 
@@ -139,8 +141,17 @@ impl CertificateKeeper {
         lifetimes: Lifetimes,
         migrators: Store<Guarded>,
         bundle: channel::Sender<Option<CaBundle>>,
+        metrics: Metrics,
     ) -> Self {
-        Self { client, namespace: namespace.to_owned(), lifetimes, migrators, bundle, published: None }
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            lifetimes,
+            migrators,
+            bundle,
+            metrics,
+            published: None,
+        }
     }
 
     /// Keeps them in place for as long as it is polled: looks when one of the Secrets changes, and
@@ -184,6 +195,7 @@ impl CertificateKeeper {
                 leaf,
                 published_for: self.published_for(authorities.next.as_ref()).await,
             };
+            self.metrics.certificate_expires(facts.leaf.as_ref().map(|leaf| leaf.validity.to));
             let step = decide(&facts, &service_names, &self.lifetimes, now);
             // A bundle that is about to grow isn't told: it may lack what clients trust.
             if !matches!(step, Step::Begin | Step::Recover | Step::Introduce) {

@@ -9,6 +9,7 @@ use migrations_core::plan::{Effect, Plan};
 use serde_json::json;
 
 use crate::locks::Locks;
+use crate::metrics::Metrics;
 use crate::watch::slim::{SlimJob, SlimPod};
 
 /// What became of a plan.
@@ -57,6 +58,8 @@ pub struct Executor {
     pub client: Client,
     /// Takes and gives back locks.
     pub locks: Locks,
+    /// Counts runs once they are recorded.
+    pub metrics: Metrics,
 }
 
 impl Executor {
@@ -89,7 +92,10 @@ impl Executor {
         let parameters =
             PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.replace_status(&migrator.name_any(), &parameters, &written).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.metrics.recorded(migrator, status);
+                Ok(true)
+            }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),
             Err(error) => Err(Error::Status(error)),
         }

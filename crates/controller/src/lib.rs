@@ -10,6 +10,7 @@ pub mod gather;
 pub mod lease;
 pub mod locks;
 pub mod marks;
+pub mod metrics;
 pub mod reconcile;
 pub mod report;
 pub mod watch;
@@ -33,6 +34,7 @@ use crate::gather::{Gatherer, OwnerReader};
 use crate::lease::Election;
 use crate::locks::Locks;
 use crate::marks::Marks;
+use crate::metrics::Metrics;
 use crate::reconcile::{Context, after_fault, reconcile};
 use crate::report::Report;
 use crate::watch::Queue;
@@ -82,20 +84,22 @@ pub async fn run(
     identity: String,
     policy: Policy,
     parts: Parts,
+    metrics: Metrics,
     shutdown: Shutdown,
 ) {
     let election = Election::new(client.clone(), &namespace, identity);
     let work = || {
         parts.say(false);
-        Box::pin(lead(client.clone(), namespace.clone(), policy.clone(), parts.clone()))
+        Box::pin(lead(client.clone(), namespace.clone(), policy.clone(), parts.clone(), metrics.clone()))
     };
     election.work(|| parts.say(true), work, &shutdown).await;
 }
 
 /// The leader's work. It goes on until it is dropped, whether the caller leads or not.
-pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Parts) {
+pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Parts, metrics: Metrics) {
     let (queue, queued) = Queue::new();
     let (migrators, events) = watch::migrators::start(&client);
+    let _leads = metrics.leads(migrators.clone());
     let (jobs, runs, labels) = (JobWatch::default(), RunWatch::default(), RunLabels::default());
     let pods = PodWatches::new(client.clone(), queue.clone(), runs.clone());
     let gates = Gates::default();
@@ -119,11 +123,17 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
     let lock_watch = LockWatch::default();
     let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
     let marks = Marks { client: client.clone(), pods: pods.clone() };
-    let certificates =
-        CertificateKeeper::new(client.clone(), &namespace, Lifetimes::default(), migrators.clone(), publish);
+    let certificates = CertificateKeeper::new(
+        client.clone(),
+        &namespace,
+        Lifetimes::default(),
+        migrators.clone(),
+        publish,
+        metrics.clone(),
+    );
 
     let context = Arc::new(Context {
-        executor: Executor { client: client.clone(), locks: locks.clone() },
+        executor: Executor { client: client.clone(), locks: locks.clone(), metrics: metrics.clone() },
         gatherer: Gatherer {
             client: client.clone(),
             pods,
@@ -136,6 +146,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
         },
         gates,
         report: Report::new(client),
+        metrics,
         memory: Mutex::new(HashMap::new()),
     });
     let queue = stream::unfold(queued, |mut queued| async {

@@ -13,6 +13,7 @@ use migrations_core::validate::validate;
 use crate::execute::{self, Executor, Outcome};
 use crate::gate::Gates;
 use crate::gather::{self, Gatherer};
+use crate::metrics::Metrics;
 use crate::report::Report;
 use crate::watch::Guarded;
 
@@ -46,6 +47,8 @@ pub struct Context {
     pub gates: Gates,
     /// Where outcomes are told.
     pub report: Report,
+    /// Where failures are counted.
+    pub metrics: Metrics,
     /// What is remembered between looks: nothing that a restart may not forget.
     pub memory: Mutex<HashMap<String, Memory>>,
 }
@@ -109,6 +112,7 @@ pub fn after_fault(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) 
     let pause = shortest.saturating_mul(1 << memory.faults.min(10)).min(longest);
     memory.faults = memory.faults.saturating_add(1);
     context.remember(&uid, memory);
+    context.metrics.look_failed();
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         name = guarded.name_any(),

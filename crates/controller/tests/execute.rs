@@ -7,9 +7,11 @@ use http::Method;
 use migrations_api::{Migrator, MigratorStatus};
 use migrations_controller::execute::{Error, Executor, Outcome};
 use migrations_controller::locks::Locks;
+use migrations_controller::metrics::Metrics;
 use migrations_core::plan::{Effect, LeaseVersion, Plan};
 use migrations_testkit::builders::{Object, migrator};
 use migrations_testkit::recording::{Fault, RecordingServer};
+use prometheus_client::encoding::text::encode;
 use rstest::rstest;
 use serde_json::json;
 
@@ -28,6 +30,17 @@ fn create() -> Effect {
     Effect::CreateJob(Box::new(job))
 }
 
+/// A run that succeeded is recorded.
+fn record() -> Plan {
+    let time = "2026-06-01T00:00:00.000000Z";
+    let record = json!({
+        "key": "a", "image": "a", "job": "shop-1", "attempt": 1, "runHash": "h", "result": "Succeeded",
+        "started": time, "finished": time,
+    });
+    let status = serde_json::from_value(json!({ "history": [record] })).unwrap();
+    Plan { status: Some(Box::new(status)), ..Plan::default() }
+}
+
 fn claim() -> Plan {
     Plan {
         status: Some(Box::new(MigratorStatus { waiting: Some(1), ..MigratorStatus::default() })),
@@ -41,7 +54,11 @@ fn server() -> RecordingServer {
 }
 
 fn executor(server: &RecordingServer) -> Executor {
-    Executor { client: server.client(), locks: Locks::new(server.client(), "operator") }
+    Executor {
+        client: server.client(),
+        locks: Locks::new(server.client(), "operator"),
+        metrics: Metrics::default(),
+    }
 }
 
 /// The Migrator as it is read from there.
@@ -80,6 +97,20 @@ async fn after_a_status_that_was_not_written_nothing_follows(#[case] code: u16) 
     let outcome = executor(&server).execute(&read(&server), &claim()).await.unwrap();
     assert_eq!(outcome, Outcome::Outdated);
     assert_eq!(server.writes(), [format!("PUT {MIGRATOR}")]);
+}
+
+#[tokio::test]
+async fn a_run_is_counted_where_its_record_is_written() {
+    let server = server();
+    let (executor, shop) = (executor(&server), read(&server));
+    server.fail(Fault::refuse(Method::PUT, MIGRATOR, 409));
+    for counted in [0, 1] {
+        executor.execute(&shop, &record()).await.unwrap();
+        let mut text = String::new();
+        encode(&mut text, &executor.metrics.registry()).unwrap();
+        let line = format!("\nmigrations_runs_total{{result=\"Succeeded\"}} {counted}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
 }
 
 #[rstest]

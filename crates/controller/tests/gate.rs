@@ -18,6 +18,7 @@ use kube::runtime::watcher::Event;
 use migrations_api::names;
 use migrations_controller::certificates::CertificateKeeper;
 use migrations_controller::gate::{GateKeeper, Gates};
+use migrations_controller::metrics::Metrics;
 use migrations_controller::watch::{Guarded, Queue};
 use migrations_core::certificates::Lifetimes;
 use migrations_core::entries::{Endpoint, configurations, probe};
@@ -54,8 +55,14 @@ impl Kept {
         let (publish, bundle) = watch::channel(None);
         // Made elsewhere: whatever this server is asked, the gate has asked.
         let elsewhere = RecordingServer::new().client();
-        let mut certificates =
-            CertificateKeeper::new(elsewhere, "operator", Lifetimes::default(), migrators.clone(), publish);
+        let mut certificates = CertificateKeeper::new(
+            elsewhere,
+            "operator",
+            Lifetimes::default(),
+            migrators.clone(),
+            publish,
+            Metrics::default(),
+        );
         certificates.look(jiff::Timestamp::UNIX_EPOCH).await.unwrap();
         let gates = Gates::default();
         let keeper = GateKeeper {

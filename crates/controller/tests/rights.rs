@@ -11,6 +11,7 @@ use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CONTROLLER_LEASE, OPERATOR_NAM
 use migrations_controller::certificates::{CertificateKeeper, ensure_bundle};
 use migrations_controller::gather::claims;
 use migrations_controller::lease::Election;
+use migrations_controller::metrics::Metrics;
 use migrations_core::certificates::Lifetimes;
 use migrations_core::snapshot::{OwnerRef, Owners};
 use migrations_process::shutdown::Shutdown;
@@ -35,7 +36,14 @@ async fn certificates_are_kept_with_the_shipped_rights_and_no_more() {
     let (told, bundle) = watch::channel(None);
     let migrators = reflector::store().0;
     let lifetimes = Lifetimes::default();
-    let mut keeper = CertificateKeeper::new(client.clone(), OPERATOR_NAMESPACE, lifetimes, migrators, told);
+    let mut keeper = CertificateKeeper::new(
+        client.clone(),
+        OPERATOR_NAMESPACE,
+        lifetimes,
+        migrators,
+        told,
+        Metrics::default(),
+    );
     keeper.look(Timestamp::now()).await.unwrap();
     let bundle = bundle.borrow().clone().unwrap();
     // Renewed: an update of what is there.

@@ -27,6 +27,7 @@ use migrations_api::names::{
     SERVING_SECRET, WEBHOOK_SERVICE,
 };
 use migrations_controller::certificates::{CaBundle, CertificateKeeper, ensure_bundle};
+use migrations_controller::metrics::Metrics;
 use migrations_controller::watch::Guarded;
 use migrations_core::certificates::{Lifetimes, service_names};
 use migrations_process::serve::{Limits, json as json_response, read_body, serve, text};
@@ -123,7 +124,10 @@ fn keeper(
     }
     let (told, bundle) = watch::channel(None);
     let client = plane.client_as(OPERATOR_NAMESPACE, CONTROLLER);
-    (CertificateKeeper::new(client, OPERATOR_NAMESPACE, LIFETIMES, migrators, told), bundle)
+    (
+        CertificateKeeper::new(client, OPERATOR_NAMESPACE, LIFETIMES, migrators, told, Metrics::default()),
+        bundle,
+    )
 }
 
 async fn ship_configuration(client: Client) {

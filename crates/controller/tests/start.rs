@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use kube::{Client, Config};
+use migrations_controller::metrics::Metrics;
 use migrations_controller::{PARTS, Parts, run};
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
@@ -24,6 +25,7 @@ async fn an_unreachable_api_server_is_waited_for() {
         "replica".to_owned(),
         Policy::default(),
         parts,
+        Metrics::default(),
         shutdown,
     )));
     // Long enough for several attempts: the first pauses are below a second.

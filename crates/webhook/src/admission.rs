@@ -1,7 +1,7 @@
 //! Admission over HTTP: carries a review to `core::inject` and its verdict back. Malformed requests
 //! get an HTTP error, which the API server shows to the user as it stands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -13,6 +13,7 @@ use migrations_core::entries::{Caller, Named};
 use migrations_core::inject::{Untouched, Verdict, decide, patch};
 use migrations_process::serve::{BodyError, read_body, text};
 
+use crate::metrics::Metrics;
 use crate::review::{self, Malformed, Outcome, Review};
 use crate::settings::InForce;
 use crate::turns::Turns;
@@ -40,6 +41,8 @@ pub struct Admission {
     pub settings: InForce,
     /// When a large review is read.
     pub turns: Turns,
+    /// Where outcomes are counted.
+    pub metrics: Metrics,
 }
 
 impl Admission {
@@ -60,16 +63,20 @@ impl Admission {
         if path.split('/').nth(SEGMENTS).is_some() {
             return text(StatusCode::NOT_FOUND, format!("no path here has {SEGMENTS} segments\n"));
         }
-        let caller = Caller::of(path);
+        let (caller, begun) = (Caller::of(path), Instant::now());
         let body = match read_body(request.into_body(), LIMIT, BODY_TIME).await {
             Ok(body) => body,
-            Err(error) => return unreadable(&error),
+            Err(error) => {
+                self.metrics.admitted(None, begun.elapsed());
+                return unreadable(&error);
+            }
         };
         // Before it is read: what it is read into is large, and must not wait.
         let behind = self.view.catch_up(caller.migrators(), PATIENCE).await.err();
         let _turn = match self.turns.take(&body).await {
             Ok(turn) => turn,
             Err(error) => {
+                self.metrics.admitted(None, begun.elapsed());
                 return text(StatusCode::PAYLOAD_TOO_LARGE, format!("this review isn't read: {error}\n"));
             }
         };
@@ -79,9 +86,16 @@ impl Admission {
                 (_, Some(behind)) => not_yet(&behind, &review),
                 (_, None) => self.review(&review)?,
             };
-            Ok(outcome.into_response(&review.uid))
+            Ok((outcome, review.uid))
         });
-        reviewed.unwrap_or_else(Malformed::into_response)
+        // The controller's own are about no Pod, and all refused.
+        if caller != Caller::Probe {
+            self.metrics.admitted(reviewed.as_ref().ok().map(|(outcome, _)| outcome), begun.elapsed());
+        }
+        match reviewed {
+            Ok((outcome, uid)) => outcome.into_response(&uid),
+            Err(malformed) => malformed.into_response(),
+        }
     }
 
     fn review(&self, review: &Review<'_>) -> Result<Outcome, Malformed> {

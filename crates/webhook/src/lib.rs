@@ -6,6 +6,7 @@ pub mod admission;
 pub mod config;
 mod follow;
 pub mod held;
+pub mod metrics;
 pub mod question;
 mod review;
 mod run;

@@ -16,6 +16,7 @@ use migrations_process::shutdown::Shutdown;
 use migrations_protocol::{Answer, HOLD_SECONDS, MAX_BODY, QUESTION_PATH, Question};
 
 use crate::held::Held;
+use crate::metrics::Metrics;
 use crate::tokens::{Caller, Refusal, Tokens};
 use crate::view::{TooManyAbsent, View, Watched};
 
@@ -35,6 +36,8 @@ pub struct Questions {
     pub held: Held,
     /// Once it is requested nothing is held, so that waiters go on to another replica.
     pub end: Shutdown,
+    /// Where answers are counted.
+    pub metrics: Metrics,
 }
 
 impl Questions {
@@ -50,12 +53,18 @@ impl Questions {
             Err(refusal) => return refusal,
         };
         match self.answer(&caller, &asked).await {
-            Ok(Told { answer, .. }) => serde_json::to_vec(&answer).map_or_else(
-                |error| {
-                    text(StatusCode::INTERNAL_SERVER_ERROR, format!("no answer can be written: {error}\n"))
-                },
-                json,
-            ),
+            Ok(Told { answer, .. }) => {
+                self.metrics.answered(answer.verdict);
+                serde_json::to_vec(&answer).map_or_else(
+                    |error| {
+                        text(
+                            StatusCode::INTERNAL_SERVER_ERROR,
+                            format!("no answer can be written: {error}\n"),
+                        )
+                    },
+                    json,
+                )
+            }
             Err(error) => {
                 let Caller { namespace, pod, .. } = &*caller;
                 tracing::debug!(namespace, pod, "a question is refused: {error}");
@@ -103,6 +112,7 @@ impl Questions {
         }
         drop(told);
         let hold = self.held.hold(&caller.uid);
+        let _counted = self.metrics.holds();
         let time_is_up = tokio::time::sleep(Duration::from_secs(HOLD_SECONDS));
         tokio::pin!(time_is_up);
         loop {

@@ -9,13 +9,13 @@ use migrations_process::listen::{ListenError, listen};
 use migrations_process::probes::{self, Part, Readiness};
 use migrations_process::shutdown::Shutdown;
 use migrations_process::tls::Certificate;
-use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::follow;
 use crate::held::Held;
+use crate::metrics::Metrics;
 use crate::question::Questions;
 use crate::serving::serve_both;
 use crate::settings::InForce;
@@ -55,7 +55,8 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
     let (readiness, [certified, synced, addressed, serving]) =
         Readiness::of(["serving certificate", "list of Migrators", "address of the Service", "listeners"]);
     let probes = listen(config.probes.probe_port).await?;
-    let probes = tokio::spawn(probes::serve(probes, readiness, Arc::new(Registry::default())));
+    let metrics = Metrics::default();
+    let probes = tokio::spawn(probes::serve(probes, readiness, Arc::new(metrics.registry())));
 
     let (view, certificate) = (View::default(), Certificate::default());
     let settings = InForce::new(
@@ -83,9 +84,15 @@ pub async fn run_with(config: Config, client: Client, asked_to_end: Shutdown) ->
         let questions = listen(config.question_port).await?;
         serving.set(true);
         let (trigger, end) = Shutdown::by_hand();
-        let admission = Admission { view: view.clone(), settings: settings.clone(), turns: Turns::default() };
-        let tokens = Tokens::new(client.clone());
-        let question = Questions { view: view.clone(), tokens, held: Held::default(), end: end.clone() };
+        let admission = Admission {
+            view: view.clone(),
+            settings: settings.clone(),
+            turns: Turns::default(),
+            metrics: metrics.clone(),
+        };
+        let tokens = Tokens::new(client.clone(), metrics.clone());
+        let held = Held::default();
+        let question = Questions { view: view.clone(), tokens, held, end: end.clone(), metrics };
         let served = serve_both(
             &certificate,
             &end,

@@ -21,8 +21,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use crate::metrics::Metrics;
 use review::{Claims, read, review_of};
-use verdicts::{Next, Reviewed, Verdicts};
+pub(crate) use verdicts::Reviewed;
+use verdicts::{Next, Verdicts};
 
 /// How long the API server may take, the wait for a turn included.
 const REVIEW_TIME: Duration = Duration::from_secs(5);
@@ -52,6 +54,7 @@ struct State {
     asked: HashMap<TokenHash, Shared<BoxFuture<'static, Verdict>>>,
     /// What is logged of outages.
     outage: Outage,
+    metrics: Metrics,
 }
 
 /// SHA-256 of a token: what it is remembered by.
@@ -92,9 +95,10 @@ pub enum Refusal {
 }
 
 impl Tokens {
-    /// Verifies tokens with `client`, which must be allowed to create `TokenReviews`.
-    pub fn new(client: Client) -> Self {
-        let state = State { verdicts: Verdicts::default(), asked: HashMap::new(), outage: Outage::default() };
+    /// Verifies tokens with `client`, which must be allowed to create `TokenReviews`, and counts them.
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        let (verdicts, outage) = (Verdicts::default(), Outage::default());
+        let state = State { verdicts, asked: HashMap::new(), outage, metrics };
         Self(Arc::new(Inner {
             reviews: Api::all(client),
             turns: Semaphore::new(AT_ONCE),
@@ -174,6 +178,7 @@ impl State {
                 Reviewed::Unreachable
             }
         };
+        self.metrics.token_reviewed(&reviewed);
         self.verdicts.learn(hash, reviewed, Instant::now())
     }
 }

@@ -19,6 +19,7 @@ use migrations_protocol::{Answer, QUESTION_PATH, TOKEN_AUDIENCE};
 use migrations_testkit::recording::RecordingServer;
 use migrations_webhook::admission::Admission;
 use migrations_webhook::held::Held;
+use migrations_webhook::metrics::Metrics;
 use migrations_webhook::question::Questions;
 use migrations_webhook::settings::InForce;
 use migrations_webhook::tokens::Tokens;
@@ -64,7 +65,8 @@ async fn no_request_takes_many_times_what_it_sends() {
     let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
     let settings =
         InForce::new("operator", "waiter:1".to_owned(), resources, UnsupportedPods::default(), None);
-    let admission = Admission { view: View::default(), settings, turns: Turns::default() };
+    let metrics = Metrics::default();
+    let admission = Admission { view: View::default(), settings, turns: Turns::default(), metrics };
 
     // What the allocator keeps of one is there for the next.
     let before = measured("VmRSS:");
@@ -116,7 +118,9 @@ fn questions() -> (Vec<String>, Questions) {
     }
     let (_, end) = Shutdown::by_hand();
     let view = View::default();
-    (tokens, Questions { view, tokens: Tokens::new(api.client()), held: Held::default(), end })
+    let metrics = Metrics::default();
+    let known = Tokens::new(api.client(), metrics.clone());
+    (tokens, Questions { view, tokens: known, held: Held::default(), end, metrics })
 }
 
 fn questions_held(questions: &Questions) -> usize {

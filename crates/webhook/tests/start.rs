@@ -169,15 +169,30 @@ impl Webhook {
         Self { end, ended, ports }
     }
 
-    /// What `/readyz` says; nothing before it is served.
     async fn readiness(&self) -> String {
+        self.probe("/readyz").await
+    }
+
+    /// What the port of the probes says; nothing before it is served.
+    async fn probe(&self, path: &str) -> String {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.ports[0])).await else {
             return String::new();
         };
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer.rsplit("\r\n").next().unwrap().to_owned()
+    }
+
+    async fn until_it_counts(&self, line: &str) {
+        let counts = async {
+            while !self.probe("/metrics").await.lines().any(|told| told == line) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), counts).await;
+        assert!(told.is_ok(), "never {line}:\n{}", self.probe("/metrics").await);
     }
 
     async fn until_it_says(&self, readiness: &str) {
@@ -196,8 +211,20 @@ impl Webhook {
     }
 
     async fn ask_by(&self, agent: &ureq::Agent, migrator: &str) -> Result<Answer, ureq::Error> {
+        self.ask_again(agent, migrator, None).await
+    }
+
+    /// By a waiter that has the answer of that version.
+    async fn ask_again(
+        &self,
+        agent: &ureq::Agent,
+        migrator: &str,
+        seen: Option<&str>,
+    ) -> Result<Answer, ureq::Error> {
         let (agent, url) = (agent.clone(), format!("https://localhost:{}{QUESTION_PATH}", self.ports[2]));
-        let question = json!({"namespace": "default", "migrator": migrator, "containers": [{"name": "app", "image": "a"}]});
+        let containers = json!([{"name": "app", "image": "a"}]);
+        let question =
+            json!({"namespace": "default", "migrator": migrator, "containers": containers, "seen": seen});
         let body = tokio::task::spawn_blocking(move || {
             let asking = agent.post(url).header("authorization", "Bearer e30.e30.c2ln");
             asking.send(question.to_string())?.body_mut().read_to_string()
@@ -386,6 +413,36 @@ async fn migrators_are_followed_whatever_the_others_look_like() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it hears of the deletion");
+}
+
+#[tokio::test]
+async fn it_counts_what_it_did() {
+    let server = ApiServer::new();
+    let secret = secret();
+    server.set("secrets", Collection::Items(vec![secret.clone()]));
+    server.set("migrators", Collection::Items(vec![shop()]));
+    let webhook = Webhook::start(&server);
+    webhook.until_it_says(READY).await;
+    webhook.admit(&secret, &shops_pod()).await.unwrap();
+    webhook.admit(&secret, &json!({"metadata": {"name": "web"}})).await.unwrap();
+    let version = webhook.ask(&secret, "shop").await.version;
+    for line in [
+        "migrations_admissions_total{outcome=\"Injected\"} 1",
+        "migrations_admissions_total{outcome=\"Untouched\"} 1",
+        "migrations_admission_duration_seconds_count 2",
+        "migrations_questions_answered_total{verdict=\"Wait\"} 1",
+        "migrations_questions_held 0",
+        "migrations_token_reviews_total{result=\"Accepted\"} 1",
+    ] {
+        webhook.until_it_counts(line).await;
+    }
+    let agent = trusting(&secret);
+    let (held, ()) = tokio::join!(webhook.ask_again(&agent, "shop", Some(&version)), async {
+        webhook.until_it_counts("migrations_questions_held 1").await;
+        server.set("migrators", Collection::Items(Vec::new()));
+    });
+    assert_eq!(held.unwrap().reason, "NoMigrator");
+    webhook.until_it_counts("migrations_questions_held 0").await;
 }
 
 #[tokio::test]

@@ -46,8 +46,14 @@ impl Controller {
             writer.apply_watcher_event(&event);
         }
         let (publish, bundle) = channel::channel(None);
-        let keeper =
-            CertificateKeeper::new(server.client(), NAMESPACE, Lifetimes::default(), migrators, publish);
+        let keeper = CertificateKeeper::new(
+            server.client(),
+            NAMESPACE,
+            Lifetimes::default(),
+            migrators,
+            publish,
+            Metrics::default(),
+        );
         Self { server, keeper, bundle, now }
     }
 

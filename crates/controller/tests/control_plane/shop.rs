@@ -12,12 +12,14 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use migrations_api::conditions::READY;
 use migrations_api::{Migrator, MigratorStatus, names};
+use migrations_controller::metrics::Metrics;
 use migrations_controller::{PARTS, Parts};
 use migrations_core::snapshot::Policy;
 use migrations_process::probes::Readiness;
 use migrations_process::shutdown::{Shutdown, Trigger};
 use migrations_testkit::builders::{Object, deployment, migrator, pod};
 use migrations_testkit::cluster::{ControlPlane, TestNamespace, until};
+use prometheus_client::encoding::text::encode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -30,6 +32,7 @@ pub(crate) struct Controller {
     stop: Trigger,
     task: JoinHandle<()>,
     pub(crate) readiness: Readiness,
+    metrics: Metrics,
 }
 
 impl Controller {
@@ -39,9 +42,17 @@ impl Controller {
         let (stop, shutdown) = Shutdown::by_hand();
         let (readiness, parts) = readiness();
         let identity = format!("replica-{}", REPLICAS.fetch_add(1, Ordering::Relaxed));
-        let running =
-            migrations_controller::run(client, namespace.to_owned(), identity, policy, parts, shutdown);
-        Self { stop, task: tokio::spawn(Box::pin(running)), readiness }
+        let metrics = Metrics::default();
+        let running = migrations_controller::run(
+            client,
+            namespace.to_owned(),
+            identity,
+            policy,
+            parts,
+            metrics.clone(),
+            shutdown,
+        );
+        Self { stop, task: tokio::spawn(Box::pin(running)), readiness, metrics }
     }
 
     /// One that works whoever leads.
@@ -49,20 +60,37 @@ impl Controller {
         let (stop, shutdown) = Shutdown::by_hand();
         let (readiness, parts) = readiness();
         parts.lease.set(true);
-        let work =
-            Box::pin(migrations_controller::lead(client, namespace.to_owned(), Policy::default(), parts));
+        let (namespace, policy, metrics) = (namespace.to_owned(), Policy::default(), Metrics::default());
+        let work = Box::pin(migrations_controller::lead(client, namespace, policy, parts, metrics.clone()));
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = work => {}
                 () = shutdown.requested() => {}
             }
         });
-        Self { stop, task, readiness }
+        Self { stop, task, readiness, metrics }
     }
 
     /// Until the test process ends.
     pub(crate) async fn go_on(self) {
         self.task.await.expect("the controller never panics");
+    }
+
+    /// Waits for a line of its metrics to begin like that.
+    pub(crate) async fn until_it_counts(&self, line: &str) {
+        let text = || {
+            let mut text = String::new();
+            encode(&mut text, &self.metrics.registry()).expect("text");
+            text
+        };
+        // Prometheus asks, and so does the test.
+        let counts = async {
+            while !text().lines().any(|told| told.starts_with(line)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(20), counts).await;
+        assert!(counted.is_ok(), "never {line}:\n{}", text());
     }
 
     /// As an orderly end, in the middle of whatever it does.

@@ -79,6 +79,15 @@ async fn install_upgrade_failure_rollback_and_repair() {
     );
     // Of the successes only the newest Job is kept for its log.
     shop.namespace.until::<Job, _>("two Jobs", |jobs| (jobs.len() == 2).then_some(())).await;
+    for line in [
+        "migrations_runs_total{result=\"Succeeded\"} 2",
+        "migrations_runs_total{result=\"Failed\"} 1",
+        "migrations_leader 1",
+        "migrations_migrators{reason=\"UpToDate\"} 1",
+        "migrations_certificate_expiration_timestamp_seconds ",
+    ] {
+        controller.until_it_counts(line).await;
+    }
     controller.stop().await;
 }
 

@@ -37,7 +37,7 @@ fn knowing(tokens: &[&str]) -> (RecordingServer, Tokens) {
     for token in tokens {
         server.know_token(token, of_a_pod());
     }
-    let tokens = Tokens::new(server.client());
+    let tokens = Tokens::new(server.client(), Metrics::default());
     (server, tokens)
 }
 

@@ -67,7 +67,7 @@ pub(super) enum Next {
 
 /// What the API server said of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reviewed {
+pub(crate) enum Reviewed {
     /// It is this Pod's.
     Accepted {
         /// The Pod.

@@ -6,6 +6,8 @@ use base64::engine::general_purpose::STANDARD;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+const UNREADABLE: &str = "migrations_admissions_total{outcome=\"Unreadable\"} 1";
+
 pub(crate) fn review(changes: &Value) -> Value {
     let mut review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -110,6 +112,7 @@ async fn a_malformed_review_is_told_what_is_wrong(
     let (answered, body) = shell.post(shell.admission, "/admit", body).await;
     assert_eq!(answered, status);
     assert!(body.contains(said), "{body}");
+    assert!(shell.counts(UNREADABLE));
 }
 
 #[rstest]
@@ -130,6 +133,7 @@ async fn a_probe_is_answered_whatever_its_pod_looks_like() {
     let response = serde_json::from_str::<Value>(&body).unwrap()["response"].take();
     assert_eq!(response["allowed"], false);
     assert_eq!(response["status"]["message"], migrations_core::entries::probe::REACHED);
+    assert!(shell.counts("migrations_admission_duration_seconds_count 0"), "it is no admission");
 }
 
 #[tokio::test]
@@ -167,6 +171,7 @@ async fn an_oversized_review_is_refused() {
     let (status, body) = shell.post(shell.admission, "/admit", vec![b' '; 4 * 1024 * 1024 + 1]).await;
     assert_eq!(status, 413);
     assert!(body.contains("larger than 4194304 bytes"), "{body}");
+    assert!(shell.counts(UNREADABLE));
 }
 
 #[tokio::test]

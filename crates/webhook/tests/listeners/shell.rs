@@ -13,12 +13,14 @@ use migrations_protocol::TOKEN_AUDIENCE;
 use migrations_testkit::recording::RecordingServer;
 use migrations_webhook::admission::Admission;
 use migrations_webhook::held::Held;
+use migrations_webhook::metrics::Metrics;
 use migrations_webhook::question::Questions;
 use migrations_webhook::serving::serve_both;
 use migrations_webhook::settings::InForce;
 use migrations_webhook::tokens::Tokens;
 use migrations_webhook::turns::Turns;
 use migrations_webhook::view::View;
+use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,6 +35,7 @@ pub(crate) const POD_UID: &str = "uid-of-shop-1";
 /// The listeners, and how to feed and end them.
 pub(crate) struct Shell {
     pub(crate) view: View,
+    metrics: Metrics,
     /// What tokens are verified by.
     pub(crate) api: RecordingServer,
     pub(crate) certificate: Certificate,
@@ -50,7 +53,7 @@ impl Shell {
 
     /// With room for that many waiters.
     pub(crate) async fn for_waiters(waiters: usize) -> Self {
-        let (view, certificate) = (View::default(), Certificate::default());
+        let (view, certificate, metrics) = (View::default(), Certificate::default(), Metrics::default());
         let (chain, key) = pair();
         certificate.replace(chain.as_bytes(), key.as_bytes()).unwrap();
         let resources = Resources { cpu: "100m".to_owned(), memory: "32Mi".to_owned() };
@@ -60,22 +63,23 @@ impl Shell {
         let (trigger, end) = Shutdown::by_hand();
         let api = RecordingServer::new();
         api.know_token(TOKEN, token_of("default"));
-        let tokens = Tokens::new(api.client());
+        let tokens = Tokens::new(api.client(), metrics.clone());
         let admissions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let questions = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (admission, question) =
             (admissions.local_addr().unwrap().port(), questions.local_addr().unwrap().port());
         let served = {
-            let (view, certificate) = (view.clone(), certificate.clone());
+            let (view, certificate, metrics) = (view.clone(), certificate.clone(), metrics.clone());
             tokio::spawn(async move {
-                let admission = Admission { view: view.clone(), settings, turns: Turns::default() };
-                let question = Questions { view, tokens, held: Held::default(), end: end.clone() };
+                let turns = Turns::default();
+                let admission = Admission { view: view.clone(), settings, turns, metrics: metrics.clone() };
+                let question = Questions { view, tokens, held: Held::default(), end: end.clone(), metrics };
                 serve_both(&certificate, &end, waiters, (admissions, admission), (questions, question))
                     .await
                     .unwrap();
             })
         };
-        Self { view, api, certificate, end: trigger, served, admission, question, authority: chain }
+        Self { view, metrics, api, certificate, end: trigger, served, admission, question, authority: chain }
     }
 
     /// Puts a Migrator of namespace `default` into the view.
@@ -86,6 +90,13 @@ impl Shell {
         }))
         .unwrap();
         self.view.apply(object);
+    }
+
+    /// Whether that line is in the metrics.
+    pub(crate) fn counts(&self, line: &str) -> bool {
+        let mut text = String::new();
+        encode(&mut text, &self.metrics.registry()).unwrap();
+        text.lines().any(|told| told == line)
     }
 
     /// Posts to a listener as the Pod `shop-1`, on a connection of its own; what comes back is status and

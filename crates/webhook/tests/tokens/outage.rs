@@ -7,6 +7,7 @@ use std::time::Duration;
 use migrations_protocol::Verdict;
 use migrations_testkit::builders::pod;
 use migrations_testkit::cluster::ControlPlane;
+use migrations_webhook::metrics::Metrics;
 use migrations_webhook::tokens::{Refusal, Tokens};
 use serde_json::json;
 
@@ -53,7 +54,7 @@ async fn while_the_database_hangs_nobody_is_refused_for_it() {
         let pod = namespace.create(&pod(name).label("app", "shop").container("app", "shop:2")).await;
         bound.push(token(&namespace, &json!({}), Some(&pod)).await);
     }
-    let tokens = Tokens::new(plane.client());
+    let tokens = Tokens::new(plane.client(), Metrics::default());
     assert!(tokens.verify(&bound[0]).await.is_ok());
 
     // Signed as the API server does, and of an account that has to be looked for.
