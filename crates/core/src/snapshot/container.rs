@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    fn state(status: Value) -> ContainerState {
+    fn state(status: &Value) -> ContainerState {
         let mut whole =
             json!({ "name": "migrations", "image": "", "imageID": "", "ready": false, "restartCount": 0 });
         whole.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
@@ -154,7 +154,7 @@ mod tests {
     #[case::it_had_an_id(json!({ "state": unknown(), "containerID": "containerd://1" }), true)]
     #[case::node_restarted(json!({ "state": { "terminated": { "reason": "Unknown", "exitCode": 255 } } }), true)]
     fn an_exit_code_that_nobody_saw_is_none(#[case] status: Value, #[case] started: bool) {
-        let state = state(status);
+        let state = state(&status);
         assert_eq!(state, ContainerState::Lost { started });
         assert_eq!(state.has_started(), started);
     }
@@ -164,7 +164,7 @@ mod tests {
     fn one_that_was_lost_and_is_waited_for_has_not_ended() {
         let status =
             json!({ "state": { "waiting": { "reason": "ContainerCreating" } }, "lastState": unknown() });
-        assert_eq!(state(status), ContainerState::Running(None));
+        assert_eq!(state(&status), ContainerState::Running(None));
     }
 
     #[rstest]
@@ -177,7 +177,7 @@ mod tests {
         let end =
             json!({ "terminated": { "reason": reason, "exitCode": exit_code, "message": "last words" } });
         for status in [json!({ "state": end }), json!({ "state": { "waiting": {} }, "lastState": end })] {
-            let ContainerState::Terminated(end) = state(status) else { panic!("it ended") };
+            let ContainerState::Terminated(end) = state(&status) else { panic!("it ended") };
             assert_eq!((end.exit_code, end.reason.as_str()), (exit_code, reason));
             assert_eq!(end.message, "last words");
         }
