@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use migrations_core::decide::decide;
 use migrations_core::validate::validate;
+use migrations_process::telemetry::causes;
 
 use crate::execute::{self, Executor, Outcome};
 use crate::gate::Gates;
@@ -29,10 +30,10 @@ const FAULT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Facts are missing.
-    #[error("gather: {0}")]
+    #[error(transparent)]
     Gather(#[from] gather::Error),
     /// A write failed.
-    #[error("execute: {0}")]
+    #[error(transparent)]
     Execute(#[from] execute::Error),
 }
 
@@ -84,9 +85,9 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let plan = decide(validated.as_ref(), &gathered.snapshot, Timestamp::now());
-    let outcome = context.executor.execute(&gathered.migrator, &plan).await?;
-    context.report.outcome(&gathered.migrator, &plan, &outcome).await;
-    Ok(match outcome {
+    let executed = context.executor.execute(&gathered.migrator, &plan).await;
+    context.report.outcome(&gathered.migrator, &plan, &executed).await;
+    Ok(match executed? {
         Outcome::Done => {
             context.remember(&uid, Memory::default());
             plan.look_again.map_or_else(Action::await_change, Action::requeue)
@@ -109,12 +110,10 @@ pub fn after_fault(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) 
     let pause = shortest.saturating_mul(1 << memory.faults.min(10)).min(longest);
     memory.faults = memory.faults.saturating_add(1);
     context.remember(&uid, memory);
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         name = guarded.name_any(),
         namespace = guarded.namespace(),
-        %error,
-        source,
+        error = causes(error),
         "a look at the Migrator failed; trying again in {pause:?}"
     );
     Action::requeue(pause)
