@@ -15,7 +15,7 @@ use crate::status::Standing;
 use crate::validate::Valid;
 
 /// Why a run is given up that was never let go: no record of that is of use.
-const NEEDLESS: &str = "nothing waits for it any more";
+const NEEDLESS: &str = "no run of that spec and template is due any more";
 
 /// What a run is made from, and what else is due.
 #[derive(Clone, Copy)]
