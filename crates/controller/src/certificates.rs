@@ -25,6 +25,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use migrations_api::names::{CA_BUNDLE_CONFIG_MAP, CA_BUNDLE_KEY, CA_SECRET, FIELD_MANAGER, SERVING_SECRET};
 use migrations_core::certificates::{Facts, Lifetimes, Step, Told, decide, rest, service_names};
+use migrations_process::telemetry::causes;
 use serde_json::json;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
@@ -162,8 +163,7 @@ impl CertificateKeeper {
             let pause = match self.look(Timestamp::now()).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, source, "the certificates are not in place; trying again");
+                    tracing::warn!(error = causes(&error), "the certificates are not in place; trying again");
                     RETRY
                 }
             };
@@ -255,8 +255,10 @@ impl CertificateKeeper {
                 None
             }
             Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%error, source, "it isn't known whether clients trust the next authority");
+                tracing::warn!(
+                    error = causes(&error),
+                    "it isn't known whether clients trust the next authority"
+                );
                 None
             }
         }

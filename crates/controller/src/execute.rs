@@ -1,11 +1,14 @@
-//! Carries out a plan: the status first, then the effects in order, up to the first that fails. The
-//! only writer of what plans speak of. That someone else was faster is an outcome, not an error.
+//! Carries out a plan: the status first, then the effects in order, up to the first that fails and that
+//! the others can't do without. The only writer of what plans speak of. That someone else was faster is an
+//! outcome, not an error.
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use migrations_api::{Migrator, MigratorStatus, names};
 use migrations_core::plan::{Effect, Plan};
+use migrations_process::telemetry::causes;
 use serde_json::json;
 
 use crate::locks::Locks;
@@ -70,13 +73,35 @@ impl Executor {
         {
             return Ok(Outcome::Outdated);
         }
-        for effect in &plan.effects {
-            let outcome = self.carry_out(migrator, effect).await?;
-            if outcome == Outcome::Outdated && plan.status.is_some() {
-                return Ok(Outcome::Interrupted);
+        let mut undone = None;
+        let outcome = match self.carry_out_all(migrator, &plan.effects, &mut undone).await {
+            Ok(Outcome::Outdated) if plan.status.is_some() => Ok(Outcome::Interrupted),
+            outcome => outcome,
+        };
+        match (outcome, undone) {
+            (Ok(Outcome::Done), Some(error)) => Err(error),
+            (outcome, None) => outcome,
+            // The next plan asks for it again, but what ended this one is told, and this isn't.
+            (outcome, Some(error)) => {
+                tracing::warn!(error = causes(&error), "a part of the plan is left undone; trying again");
+                outcome
             }
-            if outcome != Outcome::Done {
-                return Ok(outcome);
+        }
+    }
+
+    /// Up to the first that fails. An effect that the others can do without is left `undone` where it does;
+    /// the first of them says why.
+    async fn carry_out_all(
+        &self,
+        migrator: &Migrator,
+        effects: &[Effect],
+        undone: &mut Option<Error>,
+    ) -> Result<Outcome, Error> {
+        for effect in effects {
+            match self.carry_out(migrator, effect).await {
+                Ok(Outcome::Done) => {}
+                Err(error) if effect.is_best_effort() => drop(undone.get_or_insert(error)),
+                ended => return ended,
             }
         }
         Ok(Outcome::Done)
@@ -143,10 +168,19 @@ async fn create(client: &Client, namespace: &str, job: DynamicObject) -> Result<
         Ok(_) => Ok(Outcome::Done),
         // Perhaps of our own making: the client repeats a POST whose answer was lost.
         Err(error) if code(&error) == Some(409) => Ok(Outcome::Outdated),
-        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
-            Ok(Outcome::JobRefused(status.message.clone()))
-        }
+        Err(kube::Error::Api(status)) if refuses(&status) => Ok(Outcome::JobRefused(status.message.clone())),
         Err(error) => Err(Error::Create(job.name_any(), error)),
+    }
+}
+
+/// Whether an answer says something about the Job, which its Migrator shows; else it is about the API server
+/// or about us, and is logged. An admission webhook that can't be reached, or answers nonsense, is an
+/// internal error, and one that denies chooses its code.
+fn refuses(answer: &Status) -> bool {
+    match answer.code {
+        401 | 408 | 409 | 429 => false,
+        400..=499 => true,
+        _ => answer.message.contains("webhook"),
     }
 }
 

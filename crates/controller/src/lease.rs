@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use migrations_api::names::{CONTROLLER_LEASE, FIELD_MANAGER};
 use migrations_core::lease::{Candidate, Step};
 use migrations_process::shutdown::Shutdown;
+use migrations_process::telemetry::causes;
 use tokio::sync::watch as channel;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -171,8 +172,11 @@ impl Election {
             tracing::debug!("the lease was changed in between; reading it again");
             return;
         }
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(%error, source, lease = CONTROLLER_LEASE, "cannot {what} the lease; trying again");
+        tracing::warn!(
+            error = causes(error),
+            lease = CONTROLLER_LEASE,
+            "cannot {what} the lease; trying again"
+        );
     }
 
     fn now(&self) -> Duration {

@@ -121,7 +121,7 @@ pub async fn lead(client: Client, namespace: String, policy: Policy, parts: Part
     let follow_runs = runs.run(client.clone(), labels, queue.clone());
     let locks = Locks::new(client.clone(), &namespace);
     let lock_watch = LockWatch::default();
-    let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), queue);
+    let follow_locks = lock_watch.clone().run(locks.api().clone(), migrators.clone(), policy.clone(), queue);
     let marks = Marks { client: client.clone(), pods: pods.clone() };
     let certificates = CertificateKeeper::new(
         client.clone(),

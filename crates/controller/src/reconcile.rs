@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use migrations_core::decide::decide;
 use migrations_core::validate::validate;
+use migrations_process::telemetry::causes;
 
 use crate::execute::{self, Executor, Outcome};
 use crate::gate::Gates;
@@ -30,10 +31,10 @@ const FAULT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Facts are missing.
-    #[error("gather: {0}")]
+    #[error(transparent)]
     Gather(#[from] gather::Error),
     /// A write failed.
-    #[error("execute: {0}")]
+    #[error(transparent)]
     Execute(#[from] execute::Error),
 }
 
@@ -54,7 +55,7 @@ pub struct Context {
 }
 
 /// What is remembered of one Migrator, by uid.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Why the API server refused the current run's Job.
     create_refused: Option<String>,
@@ -87,19 +88,15 @@ pub async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<A
         return Ok(Action::requeue(SOON));
     };
     let plan = decide(validated.as_ref(), &gathered.snapshot, Timestamp::now());
-    let outcome = context.executor.execute(&gathered.migrator, &plan).await?;
-    context.report.outcome(&gathered.migrator, &plan, &outcome).await;
-    Ok(match outcome {
-        Outcome::Done => {
-            context.remember(&uid, Memory::default());
-            plan.look_again.map_or_else(Action::await_change, Action::requeue)
-        }
-        Outcome::Outdated | Outcome::Interrupted => Action::requeue(SOON),
-        Outcome::JobRefused(why) => {
-            let news = context.remembered(&uid).create_refused.as_ref() != Some(&why);
-            context.remember(&uid, Memory { create_refused: Some(why), faults: 0 });
-            Action::requeue(if news { SOON } else { REFUSED })
-        }
+    let executed = context.executor.execute(&gathered.migrator, &plan).await;
+    context.report.outcome(&gathered.migrator, &plan, &executed).await;
+    let before = context.remembered(&uid);
+    context.remember(&uid, before.clone().after(&executed));
+    Ok(match executed? {
+        Outcome::Done => plan.look_again.map_or_else(Action::await_change, Action::requeue),
+        Outcome::JobRefused(why) if before.create_refused.as_ref() == Some(&why) => Action::requeue(REFUSED),
+        // A refusal that is news is for the next look to show.
+        Outcome::JobRefused(_) | Outcome::Outdated | Outcome::Interrupted => Action::requeue(SOON),
     })
 }
 
@@ -113,15 +110,28 @@ pub fn after_fault(guarded: Arc<Guarded>, error: &Error, context: Arc<Context>) 
     memory.faults = memory.faults.saturating_add(1);
     context.remember(&uid, memory);
     context.metrics.look_failed();
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         name = guarded.name_any(),
         namespace = guarded.namespace(),
-        %error,
-        source,
+        error = causes(error),
         "a look at the Migrator failed; trying again in {pause:?}"
     );
     Action::requeue(pause)
+}
+
+impl Memory {
+    /// Once a plan was carried out, as far as that went. Faults are counted where they are told.
+    fn after(self, executed: &Result<Outcome, execute::Error>) -> Self {
+        match executed {
+            Ok(Outcome::Done) => Self::default(),
+            Ok(Outcome::JobRefused(why)) => Self { create_refused: Some(why.clone()), faults: 0 },
+            // All but the deletion is done: a Job that was to be created is there.
+            Err(execute::Error::Delete(..) | execute::Error::Pod(..)) => {
+                Self { create_refused: None, ..self }
+            }
+            Ok(Outcome::Outdated | Outcome::Interrupted) | Err(_) => self,
+        }
+    }
 }
 
 impl Context {
@@ -137,5 +147,32 @@ impl Context {
         } else {
             all.insert(uid.to_owned(), memory);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn no() -> kube::Error {
+        kube::Error::Api(kube::core::Status::failure("no", "Forbidden").boxed())
+    }
+
+    #[rstest]
+    #[case::all_done(Ok(Outcome::Done), None, 0)]
+    #[case::changed_meanwhile(Ok(Outcome::Outdated), Some("quota"), 2)]
+    #[case::refused_for_another_reason(Ok(Outcome::JobRefused("policy".to_owned())), Some("policy"), 0)]
+    #[case::nobody_knows_of_the_job(Err(execute::Error::Create("shop-1".to_owned(), no())), Some("quota"), 2)]
+    #[case::job_created_and_another_not_deleted(Err(execute::Error::Delete("old".to_owned(), no())), None, 2)]
+    fn a_refusal_is_remembered_until_the_job_is_there(
+        #[case] executed: Result<Outcome, execute::Error>,
+        #[case] create_refused: Option<&str>,
+        #[case] faults: u32,
+    ) {
+        let before = Memory { create_refused: Some("quota".to_owned()), faults: 2 };
+        let expected = Memory { create_refused: create_refused.map(str::to_owned), faults };
+        assert_eq!(before.after(&executed), expected);
     }
 }

@@ -7,7 +7,7 @@ use migrations_api::{Migrator, Reason};
 use migrations_core::plan::{self, Plan};
 use migrations_core::result::last_bytes;
 
-use crate::execute::Outcome;
+use crate::execute::{Error, Outcome};
 use crate::watch::Guarded;
 
 /// Longest note of an event, in bytes (events.k8s.io/v1).
@@ -27,13 +27,8 @@ impl Report {
 
     /// Tells what became of a plan. An event that can't be published is lost: it must not hold up a
     /// migration.
-    pub async fn outcome(&self, migrator: &Migrator, plan: &Plan, outcome: &Outcome) {
-        // A refused Job is news of its own, told by the status that came before it.
-        if *outcome == Outcome::Outdated {
-            tracing::debug!("the plan was outdated; another look follows");
-            return;
-        }
-        for event in &plan.events {
+    pub async fn outcome(&self, migrator: &Migrator, plan: &Plan, executed: &Result<Outcome, Error>) {
+        for event in to_tell(plan, executed) {
             if event.warning {
                 tracing::warn!(reason = event.reason.as_str(), "{}", event.note);
             } else {
@@ -79,6 +74,18 @@ impl Report {
     }
 }
 
+/// What of a plan's events is to be told. What a status that was written says is told by no later plan,
+/// whatever became of the effects; what an effect does is, with its next try.
+fn to_tell<'p>(plan: &'p Plan, executed: &Result<Outcome, Error>) -> Vec<&'p plan::Event> {
+    match executed {
+        Ok(Outcome::Outdated) | Err(Error::Status(_)) => Vec::new(),
+        // A refused Job is news of its own, told by the status that came before it.
+        Ok(_) => plan.events.iter().collect(),
+        Err(_) if plan.status.is_none() => Vec::new(),
+        Err(_) => plan.events.iter().filter(|event| !event.of_effect()).collect(),
+    }
+}
+
 /// A note that an event can hold: its first line says what happened, its end most often why.
 fn shortened(note: &str) -> String {
     if note.len() <= LONGEST_NOTE {
@@ -92,7 +99,44 @@ fn shortened(note: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use migrations_api::MigratorStatus;
+    use rstest::rstest;
+
     use super::*;
+
+    fn refused() -> kube::Error {
+        kube::Error::Api(kube::core::Status::failure("no", "Forbidden").boxed())
+    }
+
+    fn event(warning: bool, reason: Reason, note: &str) -> plan::Event {
+        plan::Event { warning, reason, note: note.to_owned(), workload: None }
+    }
+
+    #[rstest]
+    #[case::all_done(Ok(Outcome::Done), true, &["failed", "started", "deleted", "in vain"])]
+    #[case::changed_after_the_status(Ok(Outcome::Interrupted), true, &["failed", "started", "deleted", "in vain"])]
+    #[case::nothing_done(Ok(Outcome::Outdated), true, &[])]
+    #[case::status_refused(Err(Error::Status(refused())), true, &[])]
+    #[case::delete_refused(Err(Error::Delete("shop-1".to_owned(), refused())), true, &["failed", "in vain"])]
+    #[case::told_again_by_the_next_plan(Err(Error::Delete("shop-1".to_owned(), refused())), false, &[])]
+    fn what_the_status_says_is_told_although_an_effect_failed(
+        #[case] executed: Result<Outcome, Error>,
+        #[case] status: bool,
+        #[case] told: &[&str],
+    ) {
+        let plan = Plan {
+            status: status.then(|| Box::new(MigratorStatus::default())),
+            events: vec![
+                event(true, Reason::Failed, "failed"),
+                event(false, Reason::Running, "started"),
+                event(false, Reason::Superseded, "deleted"),
+                event(true, Reason::Superseded, "in vain"),
+            ],
+            ..Plan::default()
+        };
+        let notes: Vec<_> = to_tell(&plan, &executed).iter().map(|event| event.note.as_str()).collect();
+        assert_eq!(notes, told);
+    }
 
     #[test]
     fn a_long_note_keeps_its_first_line_and_its_end() {

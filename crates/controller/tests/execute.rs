@@ -9,6 +9,7 @@ use migrations_controller::execute::{Error, Executor, Outcome};
 use migrations_controller::locks::Locks;
 use migrations_controller::metrics::Metrics;
 use migrations_core::plan::{Effect, LeaseVersion, Plan};
+use migrations_process::telemetry::causes;
 use migrations_testkit::builders::{Object, migrator};
 use migrations_testkit::recording::{Fault, RecordingServer};
 use prometheus_client::encoding::text::encode;
@@ -128,10 +129,27 @@ async fn a_job_that_is_not_created_is_an_outcome(#[case] code: u16, #[case] expe
     }
 }
 
+/// Refused by an admission webhook that can't be reached, or with a code that it chose.
+#[rstest]
+#[case::out_of_reach(500, "Internal error occurred: failed calling webhook \"a\": connection refused")]
+#[case::its_own_code(418, "admission webhook \"a\" denied the request: no")]
+#[case::its_own_fault(500, "admission webhook \"a\" denied the request: no")]
+#[case::namespace_gone(404, "namespaces \"shop\" not found")]
 #[tokio::test]
-async fn a_fault_that_may_pass_is_an_error_that_names_the_job() {
+async fn a_job_that_somebody_refuses_is_an_outcome_with_what_they_say(#[case] code: u16, #[case] says: &str) {
     let server = server();
-    server.fail(Fault::refuse(Method::POST, JOBS, 500));
+    server.fail(Fault::refuse_saying(Method::POST, JOBS, code, says));
+    let outcome = executor(&server).execute(&read(&server), &claim()).await.unwrap();
+    assert_eq!(outcome, Outcome::JobRefused(says.to_owned()));
+}
+
+#[rstest]
+#[case::of_the_api_server(500)]
+#[case::of_our_token(401)]
+#[tokio::test]
+async fn a_fault_that_may_pass_is_an_error_that_names_the_job(#[case] code: u16) {
+    let server = server();
+    server.fail(Fault::refuse(Method::POST, JOBS, code));
     let error = executor(&server).execute(&read(&server), &claim()).await.unwrap_err();
     assert!(matches!(&error, Error::Create(name, _) if name == "shop-1"), "{error}");
 }
@@ -189,6 +207,53 @@ async fn a_pod_is_changed_by_its_uid_and_may_be_gone_or_another(
     let plan = Plan { effects: vec![effect], ..Plan::default() };
     assert_eq!(executor(&server).execute(&read(&server), &plan).await.unwrap(), Outcome::Done);
     assert!(server.requests()[0].body.to_string().contains("uid-1"));
+}
+
+/// A policy that keeps Jobs and Pods from being deleted, or an admission webhook that is down.
+#[rstest]
+#[case::job(
+    Effect::DeleteJob { name: "old".into(), uid: "uid-1".into(), resource_version: None }, Method::DELETE, "jobs/old"
+)]
+#[case::pod(Effect::DeletePod { name: "web-2".into(), uid: "uid-1".into() }, Method::DELETE, "pods/web-2")]
+#[case::leftover(Effect::EndPod { name: "run-1".into(), uid: "uid-1".into() }, Method::PATCH, "pods/run-1")]
+#[tokio::test]
+async fn what_may_not_be_deleted_keeps_no_migration_from_starting(
+    #[case] effect: Effect,
+    #[case] method: Method,
+    #[case] path: &str,
+    #[values(403, 500)] code: u16,
+) {
+    let server = server();
+    server.fail(Fault::refuse_saying(method, path, code, "blocked by policy"));
+    let plan = Plan { effects: vec![effect, create()], ..claim() };
+    let error = executor(&server).execute(&read(&server), &plan).await.unwrap_err();
+    assert!(causes(&error).contains("blocked by policy"), "{}", causes(&error));
+    assert_eq!(server.writes().last(), Some(&format!("POST {JOBS}")));
+}
+
+/// The migration that can't start needs someone more than what is left over.
+#[tokio::test]
+async fn a_refused_job_is_told_also_where_a_deletion_failed() {
+    let server = server();
+    server.fail(Fault::refuse(Method::DELETE, JOBS, 403));
+    server.fail(Fault::refuse_saying(Method::POST, JOBS, 403, "exceeded quota"));
+    let delete = Effect::DeleteJob { name: "old".into(), uid: "uid-1".into(), resource_version: None };
+    let plan = Plan { effects: vec![delete, create()], ..claim() };
+    let outcome = executor(&server).execute(&read(&server), &plan).await.unwrap();
+    assert_eq!(outcome, Outcome::JobRefused("exceeded quota".to_owned()));
+}
+
+/// The API server's words, not the same sentence twice.
+#[tokio::test]
+async fn a_look_that_failed_says_why_in_the_api_servers_words() {
+    let server = server();
+    server.fail(Fault::refuse_saying(Method::PATCH, JOBS, 403, "no rights"));
+    let start = Effect::StartJob { name: "shop-1".into(), uid: "uid-1".into(), resource_version: "3".into() };
+    let plan = Plan { effects: vec![start], ..Plan::default() };
+    let error = executor(&server).execute(&read(&server), &plan).await.unwrap_err();
+    let told = causes(&migrations_controller::reconcile::Error::from(error));
+    assert!(told.starts_with("cannot start Job shop-1: ") && told.contains("no rights"), "{told}");
+    assert_eq!(told.matches("cannot start").count(), 1, "{told}");
 }
 
 #[tokio::test]

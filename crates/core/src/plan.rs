@@ -1,6 +1,6 @@
 //! What a decision asks for. A plan leaves execution no choices: the status is written first, then
-//! the effects follow in order, and the first that fails ends it. Whatever is left undone is asked
-//! for again by the next decision.
+//! the effects follow in order, and the first that fails ends it, unless the others can do without it.
+//! Whatever is left undone is asked for again by the next decision.
 
 use std::time::Duration;
 
@@ -96,6 +96,30 @@ pub struct Event {
     pub note: String,
     /// The workload that it is told on as well.
     pub workload: Option<Source>,
+}
+
+impl Effect {
+    /// Whether the rest of its plan goes on when it fails: a policy that keeps what is left over from being
+    /// deleted must not keep a migration from starting. Nothing that starts a run counts on such an effect
+    /// of the same plan: a Job is created suspended and under a name of its own, which one that exists
+    /// refuses; and it is started where the facts, read before the plan was made, show no other run's Pod or
+    /// Job at work. What a decision deletes before it goes on (a leftover of the run's own name, the Job of a
+    /// run that is given up) it waits to see gone.
+    pub fn is_best_effort(&self) -> bool {
+        matches!(self, Self::DeleteJob { .. } | Self::EndPod { .. } | Self::DeletePod { .. })
+    }
+}
+
+impl Event {
+    /// Whether it tells of what an effect does, not of what the status says: a migration that starts, a Pod
+    /// that is deleted. As long as that fails it is in each new plan.
+    pub fn of_effect(&self) -> bool {
+        match self.reason {
+            Reason::Running => true,
+            Reason::Superseded => !self.warning,
+            _ => false,
+        }
+    }
 }
 
 impl Plan {

@@ -15,7 +15,7 @@ pub fn needs_mark(pod: &PodFacts) -> bool {
     let mut waiters = pod.init_containers.iter().filter(|container| is_waiter(&container.name));
     let ended_well = |state: &ContainerState| match state {
         ContainerState::Terminated(end) => end.exit_code == 0,
-        ContainerState::Waiting(_) | ContainerState::Running(_) => false,
+        ContainerState::Waiting(_) | ContainerState::Running(_) | ContainerState::Lost { .. } => false,
     };
     // The original's waiters are told nothing by a mark.
     !pod.released

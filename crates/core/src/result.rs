@@ -37,7 +37,8 @@ pub enum Progress {
 }
 
 /// Reads a run's progress from its Job, where that still exists, and its Pods. The container's exit
-/// code counts; the Job's condition can prove success only. Its output may have to be kept back.
+/// code counts, where somebody saw it; the Job's condition can prove success only. Its output may have to
+/// be kept back.
 pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -> Progress {
     let containers = || pods.iter().filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
     let ends: Vec<_> = containers().filter_map(termination).collect();
@@ -47,27 +48,34 @@ pub fn progress(job: Option<&JobFacts>, pods: &[&PodFacts], hide_output: bool) -
     if pods.iter().any(|pod| runs(pod)) {
         return Progress::Running;
     }
+    let lost = containers().any(|it| matches!(it.state, ContainerState::Lost { started: true }));
     match job.map(|job| &job.outcome) {
-        Some(None) => return Progress::NotStarted(why_not_started(pods)),
+        Some(None) if !lost => return Progress::NotStarted(why_not_started(pods)),
         Some(Some(JobOutcome::Complete)) => return Progress::Ended(unseen(RunResult::Succeeded, "")),
-        Some(Some(JobOutcome::Failed(_))) | None => {}
+        Some(Some(JobOutcome::Failed(_)) | None) | None => {}
     }
-    // The Job failed or is gone, and nobody saw the container end.
-    if job.is_none() && pods.iter().any(|pod| pod.unfinished()) {
+    // Nobody saw the container end, and it was lost, or the Job failed or is gone.
+    if job.is_none() && !lost && pods.iter().any(|pod| pod.unfinished()) {
         return Progress::NotStarted(why_not_started(pods));
     }
-    let failed_init = pods.iter().flat_map(|pod| &pod.init_containers).find_map(|container| {
-        termination(container).filter(|end| end.exit_code != 0).map(|end| (container, end))
-    });
-    if let Some((container, end)) = failed_init {
+    // A sidecar is ended with its Pod, whatever became of the migration.
+    let init = pods.iter().flat_map(|pod| &pod.init_containers).filter(|container| !container.sidecar);
+    let mut failed_init = init.filter_map(|it| Some((it, termination(it).filter(|end| end.exit_code != 0)?)));
+    if let Some((container, end)) = failed_init.next() {
         return Progress::Ended(ended(end, Some(&container.name), hide_output));
     }
-    let said = match job.and_then(|job| job.outcome.as_ref()) {
-        Some(JobOutcome::Failed(message)) => message.as_str(),
-        _ => "its Job was deleted",
+    let said = match job.map(|job| &job.outcome) {
+        Some(Some(JobOutcome::Failed(message))) => message.as_str(),
+        Some(_) => "its node lost sight of it",
+        None => "its Job was deleted",
     };
     if let Some(reason) = pods.iter().find_map(|pod| pod.unschedulable.as_ref()) {
         return Progress::Ended(unseen(RunResult::Failed, &format!("never scheduled: {reason}; {said}")));
+    }
+    // The last word of a kubelet at work, unlike that of one whose node is gone.
+    let mut states = containers().map(|container| &container.state).peekable();
+    if states.peek().is_some() && states.all(|it| matches!(it, ContainerState::Lost { started: false })) {
+        return Progress::Ended(unseen(RunResult::Failed, &format!("its container never started: {said}")));
     }
     Progress::Ended(unseen(
         RunResult::Unknown,
@@ -96,10 +104,20 @@ fn ended(end: &Termination, init_container: Option<&str>, hide_output: bool) -> 
     let output = if hide_output { "" } else { output };
     let message = match (result, init_container) {
         (RunResult::Succeeded, _) => String::new(),
-        (_, Some(name)) => told(&format!("init container {name} exited with {}", end.exit_code), output),
-        (_, None) => told(&format!("exit code {}", end.exit_code), output),
+        (_, Some(name)) => {
+            told(&format!("{}init container {name} exited with {}", reason(end), end.exit_code), output)
+        }
+        (_, None) => told(&format!("{}exit code {}", reason(end), end.exit_code), output),
     };
     Ended { result, message, started: end.started, finished: end.finished }
+}
+
+/// The kubelet's word for an end, where that says more than the exit code, such as `OOMKilled`.
+fn reason(end: &Termination) -> String {
+    match end.reason.as_str() {
+        "" | "Error" | "Completed" => String::new(),
+        reason => format!("{reason}, "),
+    }
 }
 
 /// An end and its output. The line that says most comes first: lists show the first line alone.
@@ -182,6 +200,7 @@ mod tests {
         let container = ContainerFacts {
             name: names::RUN_CONTAINER.to_owned(),
             image: "shop:v1".to_owned(),
+            sidecar: false,
             state: ContainerState::Running(None),
         };
         PodFacts { phase: phase.to_owned(), containers: vec![container], ..PodFacts::default() }
@@ -196,6 +215,61 @@ mod tests {
         assert_eq!(progress == Progress::Running, at_work, "{progress:?}");
         let unknown = matches!(&progress, Progress::Ended(it) if it.result == RunResult::Unknown);
         assert_eq!(unknown, !at_work, "{progress:?}");
+    }
+
+    fn terminated(exit_code: i32, reason: &str, message: &str) -> ContainerState {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        ContainerState::Terminated(Termination { exit_code, reason, started: None, finished: None, message })
+    }
+
+    /// Its container is in that state, and it has an init container that ended.
+    fn ended_pod(phase: &str, state: ContainerState, init: Option<(bool, i32)>) -> PodFacts {
+        let mut pod = pod(phase);
+        pod.containers[0].state = state;
+        pod.init_containers = init.map_or_else(Vec::new, |(sidecar, exit_code)| {
+            let state = terminated(exit_code, "Error", "");
+            vec![ContainerFacts { name: "proxy".to_owned(), image: String::new(), sidecar, state }]
+        });
+        pod
+    }
+
+    const RAN: ContainerState = ContainerState::Lost { started: true };
+    const NEVER_RAN: ContainerState = ContainerState::Lost { started: false };
+
+    #[rstest]
+    #[case::it_ran("Failed", RAN, None, RunResult::Unknown, "nobody saw the migration end")]
+    #[case::it_ran_beside_a_sidecar("Failed", RAN, Some((true, 143)), RunResult::Unknown, "nobody saw")]
+    #[case::and_the_sidecar_goes_on("Running", RAN, None, RunResult::Unknown, "nobody saw")]
+    #[case::it_never_ran("Failed", NEVER_RAN, None, RunResult::Failed, "its container never started: ")]
+    #[case::nobody_knows("Failed", ContainerState::Waiting(String::new()), Some((true, 137)), RunResult::Unknown, "nobody")]
+    #[case::an_init_container_failed("Failed", NEVER_RAN, Some((false, 3)), RunResult::Failed, "init container proxy exited with 3")]
+    #[case::killed("Failed", terminated(137, "Error", ""), None, RunResult::Failed, "exit code 137")]
+    fn an_end_that_nobody_saw_is_unknown_unless_it_never_started(
+        #[case] phase: &str,
+        #[case] state: ContainerState,
+        #[case] init: Option<(bool, i32)>,
+        #[case] result: RunResult,
+        #[case] message: &str,
+    ) {
+        let Progress::Ended(ended) = progress(None, &[&ended_pod(phase, state, init)], false) else {
+            panic!("it has not ended")
+        };
+        assert_eq!(ended.result, result, "{}", ended.message);
+        assert!(ended.message.starts_with(message), "{}", ended.message);
+    }
+
+    #[rstest]
+    #[case::out_of_memory("OOMKilled", "loading", "OOMKilled, exit code 137: loading")]
+    #[case::no_output("OOMKilled", "", "OOMKilled, exit code 137")]
+    #[case::nothing_more_to_say("Error", "Killed", "exit code 137: Killed")]
+    fn a_failure_says_first_what_the_kubelet_calls_it(
+        #[case] reason: &str,
+        #[case] output: &str,
+        #[case] expected: &str,
+    ) {
+        let pod = ended_pod("Failed", terminated(137, reason, output), None);
+        let Progress::Ended(ended) = progress(None, &[&pod], false) else { panic!("it has not ended") };
+        assert_eq!(ended.message, expected);
     }
 
     #[rstest]

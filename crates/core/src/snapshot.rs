@@ -1,6 +1,7 @@
 //! Everything a decision may look at, as plain data. What can't be read is a value here, not an
 //! error: a forbidden owner of one Pod must not stop the decision about another (contract §3).
 
+mod container;
 mod job;
 mod pod;
 
@@ -11,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use migrations_api::{Migrator, MigratorStatus, names};
 use serde_json::Value;
 
+pub use container::{ContainerFacts, ContainerState, Termination};
 pub use job::{JobFacts, JobOutcome};
-pub use pod::{Admitted, ContainerFacts, ContainerState, PodFacts, Termination};
+pub use pod::{Admitted, PodFacts};
 
 /// One Migrator and its surroundings at one moment.
 #[derive(Clone, Debug)]

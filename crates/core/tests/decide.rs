@@ -351,6 +351,7 @@ fn a_failed_init_container_is_a_counted_attempt() {
     let mut init = waiting("proxy", "proxy");
     init.state = ContainerState::Terminated(migrations_core::snapshot::Termination {
         exit_code: 3,
+        reason: String::new(),
         started: None,
         finished: None,
         message: "no route".to_owned(),

@@ -41,6 +41,23 @@ fn a_lock_that_another_holds_is_waited_for_and_told() {
     assert_eq!(world.started, ["shop:v1"]);
 }
 
+/// Nothing else brings a look: no Pod waits, and the lease stays as it is when its holder is deleted.
+#[test]
+fn who_waits_for_a_lock_looks_again_by_itself() {
+    let mut world = World::at_v1();
+    world.spec.lock = Some("db".to_owned());
+    let lease = world.policy.lease("default", "db");
+    world.locks.push(lock(&lease, "uid-other"));
+    world.requests.run = Some("again".to_owned());
+    world.settle();
+    assert_eq!(world.reason(), "Locked");
+    let plan = world.look();
+    assert!(plan.look_again.is_some_and(|pause| !pause.is_zero()), "{:?}", plan.look_again);
+    world.locks[0].abandoned = true;
+    world.settle();
+    assert_eq!(world.started.len(), 2);
+}
+
 #[test]
 fn a_lock_whose_holder_is_gone_is_revoked() {
     let (mut world, lease) = locking();

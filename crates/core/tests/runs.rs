@@ -73,6 +73,122 @@ fn a_run_that_started_while_it_was_given_up_counts() {
     assert_eq!(world.started, ["shop:typo", "shop:v2"]);
 }
 
+/// The kubelet that ends its Pod gives the container an exit code all the same.
+#[rstest]
+#[case::never_started(false, RunResult::NotStarted, &["shop:typo", "shop:v2"])]
+#[case::started_in_that_moment(true, RunResult::Unknown, &["shop:typo", "shop:v2"])]
+fn a_given_up_run_whose_container_was_lost_has_not_failed(
+    #[case] started: bool,
+    #[case] result: RunResult,
+    #[case] runs: &[&str],
+) {
+    let mut world = World::new();
+    world.spec.backoff_limit = Some(6);
+    world.roll_out("worker", "shop:typo").settle();
+    world.run_pods[0].containers[0].state = ContainerState::Waiting("ImagePullBackOff".to_owned());
+    world.settle();
+    world.roll_out("web", "shop:v2");
+    let mut pod = world.run_pods[0].clone();
+    world.look();
+    pod.containers[0].state = ContainerState::Lost { started };
+    (pod.phase, pod.gone) = ("Failed".to_owned(), true);
+    world.run_pods.push(pod);
+    world.settle();
+    assert_eq!(world.status.history[0].result, result);
+    assert_eq!(world.started, runs);
+    // Nothing of it is tried again while the other one can't start either.
+    let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
+    world.run_pods.last_mut().unwrap().containers[0].state = stuck;
+    world.wait(1000).settle();
+    assert_eq!(world.started, runs);
+}
+
+/// Its status was lost with its node's memory: it may have succeeded.
+#[test]
+fn a_migration_whose_end_nobody_saw_is_not_run_again() {
+    let mut world = World::new();
+    world.spec.backoff_limit = Some(6);
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.run_ends(137, "");
+    world.run_pods[0].containers[0].state = ContainerState::Lost { started: true };
+    world.settle().wait(1000).settle();
+    assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", 1));
+}
+
+/// Evicted before its image was there, for example.
+#[test]
+fn a_run_that_its_kubelet_never_started_is_a_counted_attempt() {
+    let mut world = World::new();
+    world.spec.backoff_limit = Some(1);
+    world.roll_out("web", "shop:v1").settle().run_ends(137, "");
+    world.run_pods[0].containers[0].state = ContainerState::Lost { started: false };
+    world.settle();
+    assert_eq!(world.reason(), "BackOff");
+    assert!(world.standing().1.contains("its container never started"), "{}", world.standing().1);
+    world.wait(1000).settle();
+    assert_eq!(world.started.len(), 2);
+}
+
+/// Whatever held it back, it starts as spec and template are then.
+#[rstest]
+#[case::spec(|world: &mut World| world.spec.args = Some(vec!["--fake".to_owned()]))]
+#[case::template(|world: &mut World| {
+    for object in world.owners.values_mut().flatten() {
+        object["spec"]["template"]["spec"]["serviceAccountName"] = json!("ddl");
+    }
+})]
+fn a_bound_run_that_was_held_back_is_made_anew_of_a_changed_spec_or_template(
+    #[case] change: fn(&mut World),
+    #[values(true, false)] suspended: bool,
+) {
+    let mut world = World::new();
+    world.spec.lock = Some("db".to_owned());
+    let lease = world.policy.lease("default", "db");
+    world.roll_out("web", "shop:v1").look();
+    world.look();
+    if suspended {
+        world.spec.suspend = Some(true);
+    } else {
+        world.locks = vec![world::lock(&lease, "uid-other")];
+    }
+    world.settle();
+    let held = world.status.current.clone().unwrap();
+    assert!(held.job_uid.is_some() && world.started.is_empty(), "{held:?}");
+    change(&mut world);
+    world.settle();
+    world.spec.suspend = None;
+    world.locks.retain(|lock| lock.holder.uid == "uid-shop");
+    world.settle();
+    let current = world.status.current.clone().unwrap();
+    assert_eq!(world.started, ["shop:v1"]);
+    assert_ne!(current.run_hash, held.run_hash);
+    let job = world.rendered[&current.job].to_string();
+    assert!(job.contains("--fake") || job.contains("ddl"), "{job}");
+    assert!(!world.jobs.iter().any(|job| job.name == held.job), "the old one is gone");
+}
+
+#[rstest]
+#[case::pod(|world: &mut World| { world.foreign_run(); }, "kubectl describe pod foreign -n default", "its node is lost")]
+#[case::job(|world: &mut World| {
+    let mut job = world.jobs[0].clone();
+    (job.name, job.uid) = ("shop-migrations".to_owned(), "uid-original".to_owned());
+    (job.suspended, job.outcome) = (false, None);
+    world.jobs.push(job);
+}, "kubectl describe job shop-migrations -n default", "it is not to go on")]
+fn an_earlier_run_that_is_not_finished_is_told_with_what_to_do(
+    #[case] earlier: fn(&mut World),
+    #[case] look_at: &str,
+    #[case] when: &str,
+) {
+    let mut world = World::at_v1();
+    earlier(&mut world);
+    world.roll_out("web", "shop:v2").settle();
+    let (reason, message) = world.standing();
+    assert_eq!((reason.as_str(), world.started.len()), ("EarlierRunUnfinished", 1));
+    assert!(message.contains(look_at) && message.contains(when), "{message}");
+    assert!(message.contains("make sure that its migration has ended before you delete it"), "{message}");
+}
+
 /// The controller ended between the status and the deletion.
 #[test]
 fn a_run_that_started_before_it_could_be_given_up_goes_on() {
@@ -174,6 +290,7 @@ fn nobody_elses_pod_is_ended() {
     world.run_pods[0].containers = vec![waiting("migrations", "x"), sidecar];
     let end = ContainerState::Terminated(migrations_core::snapshot::Termination {
         exit_code: 0,
+        reason: String::new(),
         started: None,
         finished: None,
         message: String::new(),

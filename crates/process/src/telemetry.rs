@@ -1,6 +1,8 @@
 //! Logs: what is written, and how. Metrics are registered where they are counted, and served by
 //! [`crate::probes`].
 
+use std::error::Error;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -43,6 +45,18 @@ impl Telemetry {
     }
 }
 
+/// An error and what caused it, in one line: most errors say their own part alone. Those that repeat their
+/// cause say it once.
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| (*cause).source()).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn text_of<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> &'a str {
     panic.payload_as_str().unwrap_or("panicked")
 }
@@ -50,6 +64,7 @@ fn text_of<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use rstest::rstest;
 
     use super::*;
 
@@ -57,6 +72,24 @@ mod tests {
     struct Program {
         #[command(flatten)]
         telemetry: Telemetry,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Told(&'static str, #[source] Option<Box<Told>>);
+
+    #[rstest]
+    #[case::alone(Told("no lease", None), "no lease")]
+    #[case::with_its_causes(
+        Told("no lease", Some(Box::new(Told("no answer", Some(Box::new(Told("refused", None))))))),
+        "no lease: no answer: refused"
+    )]
+    #[case::repeated(
+        Told("no lease", Some(Box::new(Told("sent: reset (Kind)", Some(Box::new(Told("reset", None))))))),
+        "no lease: sent: reset (Kind)"
+    )]
+    fn an_error_is_told_with_all_that_caused_it(#[case] error: Told, #[case] expected: &str) {
+        assert_eq!(causes(&error), expected);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Error, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use migrations_api::{Migrator, names};
+use migrations_process::telemetry::causes;
 use migrations_process::tls::Certificate;
 use serde::de::DeserializeOwned;
 
@@ -139,7 +140,7 @@ pub(crate) async fn serving_secret(
                     loaded();
                 }
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
+                    let error = causes(&error);
                     tracing::warn!(namespace, name, error, "the certificate of this Secret can't be used");
                 }
             }
@@ -181,8 +182,7 @@ fn report(what: &str, error: &Error) {
         }
         _ => "tries again",
     };
-    let error: &dyn std::error::Error = error;
-    tracing::warn!(error, "cannot watch {what}; {fix}");
+    tracing::warn!(error = causes(error), "cannot watch {what}; {fix}");
 }
 
 fn only(name: &str) -> watcher::Config {

@@ -17,6 +17,7 @@ use futures::future::{BoxFuture, Shared};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use kube::api::PostParams;
 use kube::{Api, Client, Error};
+use migrations_process::telemetry::causes;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -215,10 +216,7 @@ fn explain(error: &Error) -> String {
         Error::Api(status) if status.code == 403 => {
             format!("{}; install the operator's RBAC", status.message)
         }
-        other => {
-            let causes = std::iter::successors(std::error::Error::source(other), |error| error.source());
-            causes.fold(other.to_string(), |text, cause| format!("{text}: {cause}"))
-        }
+        other => causes(other),
     }
 }
 

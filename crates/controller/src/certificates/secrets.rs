@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 use migrations_api::names::{CA_BUNDLE_KEY, CA_SECRET, FIELD_MANAGER, SERVING_SECRET};
 use migrations_core::certificates::Leaf;
+use migrations_process::telemetry::causes;
 
 use super::Error;
 use super::chain::{Authority, Pair, Unusable, certificates, read_authority, read_leaf};
@@ -143,8 +144,7 @@ fn usable<T>(
         Ok(found) => return Some(found),
         Err(error) => error,
     };
-    let source = std::error::Error::source(&error).map(ToString::to_string);
-    tracing::warn!(secret = name, %error, source, "a certificate of the Secret cannot be used");
+    tracing::warn!(secret = name, error = causes(&error), "a certificate of the Secret cannot be used");
     None
 }
 

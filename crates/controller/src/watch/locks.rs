@@ -10,7 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, ResourceExt};
 use migrations_api::names;
-use migrations_core::snapshot::LockFacts;
+use migrations_core::snapshot::{LockFacts, Policy};
 
 use super::{Guarded, Queue};
 use crate::locks::facts;
@@ -27,16 +27,16 @@ impl LockWatch {
         locks.values().filter(concerns).cloned().collect()
     }
 
-    /// Watches for as long as it is polled, and has Migrators that name a lock looked at.
-    pub async fn run(self, api: Api<Lease>, migrators: Store<Guarded>, queue: Queue) {
+    /// Watches for as long as it is polled, and has the Migrators looked at that a changed lock concerns.
+    pub async fn run(self, api: Api<Lease>, migrators: Store<Guarded>, policy: Policy, queue: Queue) {
         let config = watcher::Config::default().labels(names::LOCK_LABEL);
         let mut stream = std::pin::pin!(watch(api, config).default_backoff());
         let mut listed = HashMap::new();
-        let tell = || {
-            let state = migrators.state();
-            let named = |it: &&Arc<Guarded>| it.0.as_ref().is_ok_and(|it| it.spec.lock.is_some());
-            for migrator in state.iter().filter(named) {
-                queue.push(&migrator.namespace().unwrap_or_default(), &migrator.name_any());
+        let tell = |changed: &[LockFacts]| {
+            for migrator in migrators.state() {
+                if changed.iter().any(|lock| concerns(lock, &migrator, &policy)) {
+                    queue.push(&migrator.namespace().unwrap_or_default(), &migrator.name_any());
+                }
             }
         };
         while let Some(event) = stream.next().await {
@@ -44,16 +44,18 @@ impl LockWatch {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(lease)) => drop(listed.insert(lease.name_any(), facts(&lease))),
                 Ok(Event::InitDone) => {
-                    *self.lock() = std::mem::take(&mut listed);
-                    tell();
+                    let listed = std::mem::take(&mut listed);
+                    let before = std::mem::replace(&mut *self.lock(), listed.clone());
+                    tell(&before.into_values().chain(listed.into_values()).collect::<Vec<_>>());
                 }
                 Ok(Event::Apply(lease)) => {
-                    self.lock().insert(lease.name_any(), facts(&lease));
-                    tell();
+                    let now = facts(&lease);
+                    let before = self.lock().insert(now.lease.clone(), now.clone());
+                    tell(&before.into_iter().chain([now]).collect::<Vec<_>>());
                 }
                 Ok(Event::Delete(lease)) => {
-                    self.lock().remove(&lease.name_any());
-                    tell();
+                    let before = self.lock().remove(&lease.name_any());
+                    tell(&before.into_iter().chain([facts(&lease)]).collect::<Vec<_>>());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the watch of locks was interrupted; trying again");
@@ -65,5 +67,53 @@ impl LockWatch {
     /// A panic while the lock is held loses at most one event, which the next listing brings back.
     fn lock(&self) -> MutexGuard<'_, HashMap<String, LockFacts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a Migrator holds the lock, or names it and may wait for it.
+fn concerns(lock: &LockFacts, migrator: &Guarded, policy: &Policy) -> bool {
+    let named = migrator.0.as_ref().ok().and_then(|it| it.spec.lock.as_deref());
+    let waits =
+        named.is_some_and(|it| policy.lease(&migrator.namespace().unwrap_or_default(), it) == lock.lease);
+    waits || migrator.uid().is_some_and(|uid| uid == lock.holder.uid)
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations_core::snapshot::LockHolder;
+    use migrations_testkit::builders::migrator;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::names_it("shop", "a", json!({ "lock": "db" }), true)]
+    #[case::holds_it("shop", "holder", json!({}), true)]
+    #[case::holds_it_and_cannot_be_read("shop", "holder", json!({ "selector": 1 }), true)]
+    #[case::names_another("shop", "a", json!({ "lock": "other" }), false)]
+    #[case::names_one_of_another_namespace("elsewhere", "a", json!({ "lock": "db" }), false)]
+    #[case::names_none("shop", "a", json!({}), false)]
+    #[case::names_a_shared_one("elsewhere", "a", json!({ "lock": "shared" }), true)]
+    fn a_changed_lock_is_told_to_whom_it_concerns(
+        #[case] namespace: &str,
+        #[case] uid: &str,
+        #[case] spec: serde_json::Value,
+        #[case] concerned: bool,
+    ) {
+        let policy = Policy { shared_locks: ["shared".to_owned()].into(), ..Policy::default() };
+        let name = if spec["lock"] == "shared" { "shared" } else { "db" };
+        let holder =
+            LockHolder { namespace: "shop".to_owned(), name: "holder".to_owned(), uid: "holder".to_owned() };
+        let lock = LockFacts {
+            lease: policy.lease("shop", name),
+            uid: String::new(),
+            resource_version: String::new(),
+            holder,
+            abandoned: false,
+        };
+        let migrator = migrator("some").namespace(namespace).uid(uid).with(json!({ "spec": spec }));
+        let migrator: Guarded = serde_json::from_value(migrator.json()).unwrap();
+        assert_eq!(concerns(&lock, &migrator, &policy), concerned);
     }
 }

@@ -120,6 +120,20 @@ async fn a_run_lost_with_its_node_is_unknown() {
     assert_eq!(status.history[0].result, RunResult::Unknown);
 }
 
+/// As a kubelet writes it that comes back and finds the container no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_its_kubelet_lost_is_unknown() {
+    let (shop, run) = migrating().await;
+    let lost = json!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown" } });
+    let container = json!({
+        "name": names::RUN_CONTAINER, "image": "shop:v1", "imageID": "", "ready": false, "restartCount": 1,
+        "state": lost, "lastState": lost,
+    });
+    shop.namespace.set_pod_status(&run, json!({ "phase": "Failed", "containerStatuses": [container] })).await;
+    let status = shop.until_reason("ResultUnknown").await;
+    assert_eq!(status.history[0].result, RunResult::Unknown);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_evicted_run_has_failed_and_is_tried_again_after_a_while() {
     let (shop, run) = migrating_with(json!({ "backoffLimit": 1 })).await;

@@ -1,8 +1,9 @@
 //! A run that can't start says why in the words of who refuses it, with the field that helps (contract §6).
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ResourceQuota, ServiceAccount};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use migrations_api::conditions::READY;
 use migrations_testkit::builders::deployment;
 use serde_json::json;
@@ -56,5 +57,33 @@ async fn a_service_account_that_is_missing_is_told_with_its_field() {
     let accounts: Api<ServiceAccount> = shop.namespace.api();
     let account = serde_json::from_value(json!({ "metadata": { "name": "ddl" } })).expect("an account");
     accounts.create(&PostParams::default(), &account).await.expect("an account");
+    shop.migrate("shop:v1").await;
+}
+
+/// Somebody else's, and nobody answers there: the API server calls that an internal error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_down_is_told_with_what_helps() {
+    let shop = Shop::beside_others().await;
+    let namespace = shop.namespace.name();
+    let configuration = json!({
+        "metadata": { "name": format!("policy-{namespace}") },
+        "webhooks": [{
+            "name": "policy.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "failurePolicy": "Fail", "clientConfig": { "url": "https://127.0.0.1:1/" },
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
+            "rules": [{
+                "apiGroups": ["batch"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["jobs"],
+            }],
+        }],
+    });
+    let configuration: ValidatingWebhookConfiguration =
+        serde_json::from_value(configuration).expect("a configuration");
+    let configurations = Api::<ValidatingWebhookConfiguration>::all(shop.namespace.client());
+    configurations.create(&PostParams::default(), &configuration).await.expect("a configuration");
+    shop.create_migrator().await;
+    shop.namespace.create(&deployment("web").template(&shop.template("shop:v1"))).await;
+    shop.until_told(&["failed calling webhook \"policy.example.com\"", "repair that webhook"]).await;
+    let name = configuration.metadata.name.expect("its name");
+    configurations.delete(&name, &DeleteParams::default()).await.expect("it is deleted");
     shop.migrate("shop:v1").await;
 }

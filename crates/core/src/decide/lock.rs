@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use migrations_api::Reason;
 
-use super::Draft;
+use super::{Draft, LOOK_AGAIN};
 use crate::plan::{Effect, LeaseVersion};
 use crate::snapshot::LockFacts;
 use crate::status::Standing;
@@ -21,6 +21,9 @@ impl Draft<'_> {
         match found {
             Some(found) if found.holder.uid == self.snapshot.uid => return None,
             Some(LockFacts { holder, abandoned: false, .. }) => {
+                // The lease of a holder that is gone changes no more: when its last Job goes is told to
+                // nobody.
+                self.look_again_in(LOOK_AGAIN);
                 return Some(Standing::reconciling(
                     Reason::Locked,
                     format!(

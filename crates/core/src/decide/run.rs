@@ -10,12 +10,12 @@ use crate::due::{Attempt, Due, attempt, given_up};
 use crate::job::{self, RunIdentity};
 use crate::plan::Effect;
 use crate::result::{Ended, Progress, progress};
-use crate::snapshot::{ContainerState, JobFacts, PodFacts};
+use crate::snapshot::{JobFacts, PodFacts};
 use crate::status::Standing;
 use crate::validate::Valid;
 
 /// Why a run is given up that was never let go: no record of that is of use.
-const NEEDLESS: &str = "nothing waits for it any more";
+const NEEDLESS: &str = "no run of that spec and template is due any more";
 
 /// What a run is made from, and what else is due.
 #[derive(Clone, Copy)]
@@ -118,11 +118,14 @@ impl Draft<'_> {
         if let Some(standing) = self.earlier_run(Some(&job.uid)) {
             return Some(standing);
         }
-        let Wanted { valid, due, .. } = wanted?;
+        let Wanted { valid, due, request } = wanted?;
         let record = self.status.done.iter().find(|done| done.key == run.key);
-        if !due.iter().any(|due| due.key == run.key) || record.is_some_and(|done| !done.rerun) {
-            // Marked as done, or rolled back, in the moment before its start. The claim is kept until the
-            // Job is gone: a controller that was held up in the same place may yet start it.
+        let mut same = due.iter().filter(|due| due.key == run.key);
+        let same = same.any(|due| due.template(valid, request, &run.run_hash).is_some());
+        if !same || record.is_some_and(|done| !done.rerun) {
+            // Marked as done, rolled back, or made of a spec or template that has changed, before its start,
+            // which something may have held back for long. The claim is kept until the Job is gone: a
+            // controller that was held up in the same place may yet start it.
             if let Some(current) = &mut self.status.current {
                 current.given_up = Some(NEEDLESS.to_owned());
             }
@@ -224,7 +227,7 @@ impl Draft<'_> {
     fn has_started(&self, job_uid: &str) -> bool {
         let pods = self.snapshot.run_pods.iter().filter(|pod| pod.belongs_to(job_uid));
         let mut containers = pods.filter_map(|pod| pod.key_container(Some(names::RUN_CONTAINER)));
-        containers.any(|container| !matches!(container.state, ContainerState::Waiting(_)))
+        containers.any(|container| container.state.has_started())
     }
 
     /// Whether a run whose container can't start is nobody's any more, or stands in the way of one that
@@ -316,14 +319,22 @@ impl Draft<'_> {
             |pod: &&PodFacts| pod.unfinished() && !own_job.is_some_and(|uid| pod.belongs_to(uid));
         let foreign_job =
             |job: &&JobFacts| job.outcome.is_none() && !job.suspended && Some(job.uid.as_str()) != own_job;
-        let pod = self.snapshot.run_pods.iter().find(foreign_pod).map(|pod| format!("Pod {}", pod.name));
-        let job = || self.snapshot.jobs.iter().find(foreign_job).map(|job| format!("Job {}", job.name));
-        pod.or_else(job).map(|what| {
-            Standing::reconciling(
-                Reason::EarlierRunUnfinished,
-                format!("{what} of an earlier run is not finished; nothing starts beside it"),
-            )
-        })
+        let pod = self.snapshot.run_pods.iter().find(foreign_pod).map(|pod| ("Pod", &pod.name));
+        let job = || self.snapshot.jobs.iter().find(foreign_job).map(|job| ("Job", &job.name));
+        let (kind, name) = pod.or_else(job)?;
+        let when = match kind {
+            "Pod" => "if its node is lost",
+            _ => "if it is not to go on",
+        };
+        Some(Standing::reconciling(
+            Reason::EarlierRunUnfinished,
+            format!(
+                "{kind} {name} of an earlier run is not finished; nothing starts beside it. See 'kubectl describe \
+                 {} {name} -n {}'; {when}, make sure that its migration has ended before you delete it",
+                kind.to_lowercase(),
+                self.snapshot.namespace
+            ),
+        ))
     }
 }
 

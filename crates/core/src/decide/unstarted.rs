@@ -56,7 +56,7 @@ fn words(message: &str) -> String {
 }
 
 /// What helps where all of the words are in a refusal, in lower case. The first that fits is it.
-const REFUSED: [(&[&str], &str); 16] = [
+const REFUSED: [(&[&str], &str); 17] = [
     (&["errimageneverpull"], IMAGE),
     (&["errimagepull"], IMAGE),
     (&["imagepullbackoff"], IMAGE),
@@ -84,6 +84,10 @@ const REFUSED: [(&[&str], &str); 16] = [
     ),
     (&["priorityclass"], "change priorityClassName in the Pod template"),
     (&["runtimeclass"], "change runtimeClassName in the Pod template"),
+    (
+        &["failed calling webhook"],
+        "repair that webhook's service, or have its configuration leave the namespace or the run alone",
+    ),
     (
         &[" denied ", "request"],
         "spec.labels and spec.annotations of the Migrator are added to the run, if it lacks any",
@@ -154,6 +158,10 @@ mod tests {
     #[case::webhook(
         "admission webhook \"policy.example.com\" denied the request: no owner label",
         "spec.labels"
+    )]
+    #[case::webhook_that_is_down(
+        "Internal error occurred: failed calling webhook \"policy.example.com\": failed to call webhook: denied",
+        "repair that webhook"
     )]
     #[case::policy("ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no", "spec.labels")]
     #[case::priority("no PriorityClass with name urgent was found", "priorityClassName")]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use migrations_api::Reason;
 use serde_json::{Map, Value};
 
-use crate::snapshot::{ContainerState, Owners, PodFacts, Snapshot};
+use crate::snapshot::{Owners, PodFacts, Snapshot};
 use crate::validate::Refusal;
 use crate::workload::template_of;
 
@@ -70,7 +70,7 @@ impl Hold<'_> {
     /// containers could start, then the oldest.
     fn rank(&self) -> (Reverse<bool>, Option<jiff::Timestamp>, String) {
         let mut containers = self.pod.containers.iter().chain(&self.pod.init_containers);
-        let started = containers.any(|it| !matches!(it.state, ContainerState::Waiting(_)));
+        let started = containers.any(|it| it.state.has_started());
         (Reverse(started), self.pod.created, self.pod.name.clone())
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
 use migrations_api::names;
 use migrations_protocol::{Arguments, Container, RELEASED_ANNOTATION};
 
-use super::{OwnerRef, controller_of};
+use super::{ContainerFacts, OwnerRef, controller_of};
 
 /// What decisions read of a Pod. The rest, most of its size, is dropped on arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,41 +56,6 @@ pub struct Admitted {
     pub revision: Option<String>,
 }
 
-/// What decisions read of a container and its status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerFacts {
-    /// Its name.
-    pub name: String,
-    /// Its image, as in the Pod's spec.
-    pub image: String,
-    /// Where it is.
-    pub state: ContainerState,
-}
-
-/// Where a container is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerState {
-    /// Not started yet; the kubelet's reason and message where it gave any.
-    Waiting(String),
-    /// Running, since when.
-    Running(Option<Timestamp>),
-    /// Ended.
-    Terminated(Termination),
-}
-
-/// How a container ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Termination {
-    /// Its exit code; 0 is success.
-    pub exit_code: i32,
-    /// When it started.
-    pub started: Option<Timestamp>,
-    /// When it ended.
-    pub finished: Option<Timestamp>,
-    /// Its last output, or its reason where there is none.
-    pub message: String,
-}
-
 impl PodFacts {
     /// Whether it may still run something.
     pub fn unfinished(&self) -> bool {
@@ -104,7 +69,7 @@ impl PodFacts {
 
     /// Whether one of its own containers has started.
     pub fn application_started(&self) -> bool {
-        self.containers.iter().any(|container| !matches!(container.state, ContainerState::Waiting(_)))
+        self.containers.iter().any(|container| container.state.has_started())
     }
 
     /// Whether it carries this Migrator's waiter.
@@ -135,16 +100,8 @@ impl From<&Pod> for PodFacts {
         let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
         let init_statuses =
             status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
-        let facts = |containers: &[k8s_openapi::api::core::v1::Container], statuses: &[ContainerStatus]| {
-            let one = |container: &k8s_openapi::api::core::v1::Container| ContainerFacts {
-                name: container.name.clone(),
-                image: container.image.clone().unwrap_or_default(),
-                state: statuses
-                    .iter()
-                    .find(|status| status.name == container.name)
-                    .map_or_else(|| ContainerState::Waiting(String::new()), ContainerState::from),
-            };
-            containers.iter().map(one).collect::<Vec<_>>()
+        let facts = |containers: &[k8s_openapi::api::core::v1::Container], statuses| {
+            containers.iter().map(|it| ContainerFacts::read(it, statuses)).collect::<Vec<_>>()
         };
         let annotated =
             |name: &str| meta.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
@@ -186,33 +143,4 @@ fn admitted(init_containers: &[k8s_openapi::api::core::v1::Container]) -> Option
     let waiter = init_containers.iter().find(|container| container.name.starts_with(names::WAITER_PREFIX))?;
     let Arguments { containers, revision, .. } = Arguments::parse(waiter.args.as_deref()?).ok()?;
     Some(Admitted { containers, revision })
-}
-
-impl From<&ContainerStatus> for ContainerState {
-    fn from(status: &ContainerStatus) -> Self {
-        // A container that was restarted has started, whatever it waits for now.
-        let last = status.last_state.as_ref();
-        let terminated = status
-            .state
-            .as_ref()
-            .and_then(|state| state.terminated.as_ref())
-            .or_else(|| last.and_then(|state| state.terminated.as_ref()));
-        if let Some(running) = status.state.as_ref().and_then(|state| state.running.as_ref()) {
-            return Self::Running(running.started_at.as_ref().map(|time| time.0));
-        }
-        if let Some(end) = terminated {
-            let said = end.message.as_deref().or(end.reason.as_deref()).unwrap_or_default();
-            return Self::Terminated(Termination {
-                exit_code: end.exit_code,
-                started: end.started_at.as_ref().map(|time| time.0),
-                finished: end.finished_at.as_ref().map(|time| time.0),
-                message: said.to_owned(),
-            });
-        }
-        let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-        let said = waiting.map(|waiting| {
-            [waiting.reason.as_deref(), waiting.message.as_deref()].into_iter().flatten().collect::<Vec<_>>()
-        });
-        Self::Waiting(said.unwrap_or_default().join(": "))
-    }
 }

@@ -476,8 +476,8 @@ impl World {
         let Some(pod) = self.run_pods.iter_mut().rfind(|pod| pod.unfinished() && pod.name != FOREIGN) else {
             return self;
         };
-        let end =
-            Termination { exit_code, started: Some(now), finished: Some(now), message: message.to_owned() };
+        let (reason, message) = (String::new(), message.to_owned());
+        let end = Termination { exit_code, reason, started: Some(now), finished: Some(now), message };
         pod.containers[0].state = ContainerState::Terminated(end);
         pod.phase = if exit_code == 0 { "Succeeded" } else { "Failed" }.to_owned();
         let uid = pod.owner.as_ref().and_then(|owner| owner.uid.clone()).unwrap();
@@ -578,6 +578,7 @@ pub(crate) fn waiting(name: &str, image: &str) -> ContainerFacts {
     ContainerFacts {
         name: name.to_owned(),
         image: image.to_owned(),
+        sidecar: false,
         state: ContainerState::Waiting(String::new()),
     }
 }

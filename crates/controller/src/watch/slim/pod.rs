@@ -31,10 +31,12 @@ struct ReadSpec {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ReadContainer {
     name: String,
     image: Option<String>,
     args: Option<Vec<String>>,
+    restart_policy: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -66,8 +68,8 @@ impl From<ReadSpec> for PodSpec {
 }
 
 impl From<ReadContainer> for Container {
-    fn from(ReadContainer { name, image, args }: ReadContainer) -> Self {
-        Self { name, image, args, ..Self::default() }
+    fn from(ReadContainer { name, image, args, restart_policy }: ReadContainer) -> Self {
+        Self { name, image, args, restart_policy, ..Self::default() }
     }
 }
 
@@ -100,6 +102,7 @@ mod tests {
                 "--namespace=shop", "--migrator=shop", "--container=app=shop:v1", "--revision=u1/5f6",
                 "--server=webhook:9444", "--server-name=webhook", "--files=/",
             ] }))
+            .init_container_with("db-proxy", "proxy:v1", json!({ "restartPolicy": "Always" }))
             .container_with("app", "shop:v1", json!({ "env": [{ "name": "A", "value": "b" }] }))
             .container("proxy", "proxy:v1")
             .with(json!({
