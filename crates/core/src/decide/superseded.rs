@@ -1,6 +1,6 @@
 //! Pods that wait for what will never be run: their workload has gone on (contract §3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use migrations_api::{Reason, SupersededRevision};
 
@@ -9,56 +9,81 @@ use crate::plan::{Effect, Event};
 use crate::survey::{Member, Survey};
 use crate::workload::{Revision, left_alone};
 
+/// What becomes of a held Pod of an older revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A run releases it: one of the same key is under way, is due, or will be.
+    Awaits,
+    /// Nobody else would replace it: it is deleted.
+    Deleted,
+    /// It waits in vain, which is told.
+    Superseded,
+}
+
 impl Draft<'_> {
+    /// Held Pods of older revisions that nothing has released, and what becomes of each.
+    pub(super) fn left_behind<'m, 's>(&self, survey: &'m Survey<'s>) -> Vec<(&'m Member<'s>, Fate)> {
+        let (name, done) = (&self.snapshot.name, &self.status.done);
+        let due = survey.members.iter().filter(|it| it.current() && it.leads && !it.released(done));
+        let mut keys: BTreeSet<&str> = due.map(|member| member.origin.key.as_str()).collect();
+        keys.extend(self.status.current.as_ref().map(|run| run.key.as_str()));
+        let fate = |member: &Member<'_>| {
+            let key = &member.origin.key;
+            let workload = member.origin.workload.as_ref()?;
+            let left_alone = left_alone(member.pod, workload);
+            // Its workload is about to make Pods with the same key, unless that waits for this one to end.
+            let next = workload.image == *key && workload.long_running && !left_alone;
+            Some(if keys.contains(key.as_str()) || next {
+                Fate::Awaits
+            } else if left_alone && !self.snapshot.requests.open {
+                // While the gate is open they are about to start.
+                Fate::Deleted
+            } else {
+                Fate::Superseded
+            })
+        };
+        let held = survey.members.iter().filter(|member| {
+            member.origin.revision == Revision::Older && member.waits(name) && !member.released(done)
+        });
+        held.filter_map(|member| Some((member, fate(member)?))).collect()
+    }
+
     /// Says so in the status, for their waiters; deletes those that nobody would replace; and tells of
     /// Jobs, which nobody will replace at all.
     pub(super) fn supersede(&mut self, survey: &Survey<'_>) {
-        let name = &self.snapshot.name;
-        // Another revision with the same key is due, or will be: its run releases them too.
-        let running = self.status.current.as_ref().map(|run| &run.key);
-        let awaited = |member: &Member<'_>| {
-            let key = &member.origin.key;
-            let next = member.origin.workload.as_ref().is_some_and(|workload| workload.image == *key);
-            next || running == Some(key)
-                || survey.members.iter().any(|it| it.current() && it.origin.key == *key)
-        };
-        let superseded = survey.members.iter().filter(|member| {
-            member.origin.revision == Revision::Older
-                && member.waits(name)
-                && !member.released(&self.status.done)
-                && !awaited(member)
-        });
         let mut revisions: BTreeMap<&String, String> = BTreeMap::new();
-        for member in superseded {
-            let Some(workload) = &member.origin.workload else { continue };
-            // While the gate is open they are about to start.
-            if left_alone(member.pod, workload) && !self.snapshot.requests.open {
-                let Member { pod, origin, .. } = member;
-                self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
-                self.events.push(Event {
-                    warning: false,
-                    reason: Reason::Superseded,
-                    note: format!(
-                        "deleted Pod {}, whose application never started: {} {} has gone on from {} and wouldn't \
-                         replace it by itself",
-                        pod.name, origin.reference.kind, origin.reference.name, origin.key
-                    ),
-                    workload: Some(member.source()),
-                });
-                continue;
+        for (member, fate) in self.left_behind(survey) {
+            let Member { pod, origin, .. } = member;
+            match fate {
+                Fate::Awaits => {}
+                Fate::Deleted => {
+                    self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+                    self.events.push(Event {
+                        warning: false,
+                        reason: Reason::Superseded,
+                        note: format!(
+                            "deleted Pod {}, whose application never started: {} {} has gone on from the template \
+                             that it was made from, and wouldn't replace it by itself",
+                            pod.name, origin.reference.kind, origin.reference.name
+                        ),
+                        workload: Some(member.source()),
+                    });
+                }
+                Fate::Superseded => {
+                    let id = member.tie();
+                    let reason = reason(member);
+                    let known = self.snapshot.status.superseded.iter().any(|one| one.revision == *id);
+                    if !known && !revisions.contains_key(id) && !origin.long_running() {
+                        self.events.push(Event {
+                            warning: true,
+                            reason: Reason::Superseded,
+                            note: format!("Pod {} waits in vain: {reason}", pod.name),
+                            workload: Some(member.source()),
+                        });
+                    }
+                    revisions.insert(id, reason);
+                }
             }
-            let id = member.tie();
-            let reason = reason(member);
-            let known = self.snapshot.status.superseded.iter().any(|one| one.revision == *id);
-            if !known && !revisions.contains_key(id) && !workload.long_running {
-                self.events.push(Event {
-                    warning: true,
-                    reason: Reason::Superseded,
-                    note: format!("Pod {} waits in vain: {reason}", member.pod.name),
-                    workload: Some(member.source()),
-                });
-            }
-            revisions.insert(id, reason);
         }
         self.status.superseded = revisions
             .into_iter()
@@ -77,15 +102,22 @@ fn reason(member: &Member<'_>) -> String {
              Pods' images, and nothing tells which; delete the Pod in the first case"
         );
     }
+    let same_image = origin.workload.as_ref().is_some_and(|workload| workload.image == *key);
+    let gone_on = if same_image {
+        format!(
+            "{kind} {name} has gone on from the template that it was made from, and the migrations of {key} wait \
+             for a Pod of the new one"
+        )
+    } else {
+        format!("{kind} {name} has gone on from {key}, whose migrations were never run")
+    };
     match pod.owner.as_ref().filter(|owner| owner.kind == "Job") {
         Some(job) => format!(
-            "{kind} {name} has gone on from {key}, whose migrations were never run; delete Job {} with 'kubectl \
-             delete job {}', or set the {kind} back to have them run",
+            "{gone_on}; delete Job {} with 'kubectl delete job {}', or set the {kind} back to have them run",
             job.name, job.name
         ),
         None => format!(
-            "{kind} {name} has gone on from {key}, whose migrations were never run; a new Pod takes this one's \
-             place, and setting the {kind} back would have them run"
+            "{gone_on}; a new Pod takes this one's place, and setting the {kind} back would have them run"
         ),
     }
 }
