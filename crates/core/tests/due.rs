@@ -219,6 +219,20 @@ fn a_changed_image_of_the_run_makes_what_is_deployed_due_once_more_and_holds_nob
     assert_eq!(world.reason(), "UpToDate");
 }
 
+/// Its key isn't done yet, and will be by the image that it started with.
+#[test]
+fn an_image_of_the_run_that_changes_while_one_is_under_way_is_run_after_it() {
+    let mut world = World::new();
+    world.spec.image = Some("ddl:1".to_owned());
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.spec.image = Some("ddl:2".to_owned());
+    world.settle().run_ends(0, "").settle();
+    assert_eq!((world.started.len(), world.status.waiting), (2, Some(0)));
+    world.run_starts().settle().run_ends(0, "").settle();
+    assert_eq!((world.status.done[0].image.as_str(), world.started.len()), ("ddl:2", 2));
+    assert_eq!(world.reason(), "UpToDate");
+}
+
 #[test]
 fn a_rollback_runs_nothing_although_the_image_of_the_run_has_changed_since() {
     let mut world = World::new();
