@@ -18,8 +18,8 @@ const HISTORY: usize = 10;
 const MOST_RECORDS: usize = 50;
 
 /// How many done keys the status keeps beyond those that Pods still have, and how many revisions of
-/// each.
-const DONE: usize = 10;
+/// each. A Deployment's own history has eleven, and whatever it can be rolled back to is to be here.
+const DONE: usize = 20;
 
 impl Draft<'_> {
     /// The original kept one image as its only memory: it stays done. Where that is `spec.image`, which
