@@ -107,32 +107,68 @@ fn a_following_pod_of_a_stateful_set_does_not_wait_for_another_follower_with_its
     assert_eq!((world.status.waiting, world.reason().as_str()), (Some(0), "UpToDate"));
 }
 
-/// With `concurrencyPolicy: Forbid` there is no new Job before the old one has ended.
-#[test]
-fn a_job_whose_cron_job_was_mended_is_told_with_the_way_out() {
-    let mut world = World::new();
+/// A CronJob that forbids two Jobs at a time, whose template was mended.
+fn mended_cron_job(world: &mut World) {
     let mut newer = template("nightly", "shop:v1", None);
     newer["spec"]["serviceAccountName"] = json!("ddl");
     let cron = json!({ "metadata": {}, "spec": {
         "concurrencyPolicy": "Forbid", "jobTemplate": { "spec": { "template": newer } },
     }});
+    world.owners.insert(owner("batch/v1", "CronJob", "nightly"), Some(cron));
+}
+
+/// A Job of it that was made before, whose Pod waits.
+fn older_job(world: &mut World, job: &str) {
     let owners = json!([{
         "apiVersion": "batch/v1", "kind": "CronJob", "name": "nightly", "uid": "uid-nightly", "controller": true,
     }]);
-    let job = json!({
+    let made = json!({
         "metadata": { "ownerReferences": owners }, "spec": { "template": template("nightly", "shop:v1", None) },
     });
-    world.owners.insert(owner("batch/v1", "CronJob", "nightly"), Some(cron));
-    world.owners.insert(owner("batch/v1", "Job", "nightly-1"), Some(job));
+    world.owners.insert(owner("batch/v1", "Job", job), Some(made));
     let pod = world.pod("nightly", "shop:v1");
-    pod.owner = Some(owner("batch/v1", "Job", "nightly-1"));
-    pod.admitted = Some(admitted("shop:v1", Some("uid-nightly-1".to_owned())));
+    pod.owner = Some(owner("batch/v1", "Job", job));
+    pod.admitted = Some(admitted("shop:v1", Some(format!("uid-{job}"))));
+}
+
+/// There is no new Job before the old one has ended.
+#[test]
+fn a_job_whose_cron_job_was_mended_is_told_with_the_way_out() {
+    let mut world = World::new();
+    mended_cron_job(&mut world);
+    older_job(&mut world, "nightly-1");
     let plan = world.look();
     let [superseded] = &world.status.superseded[..] else { panic!("{:?}", world.status) };
     assert_eq!(superseded.revision, "uid-nightly-1");
     assert!(superseded.reason.contains("has gone on from the template"), "{}", superseded.reason);
     let told = |note: &str| note.contains("kubectl delete job nightly-1");
     assert!(plan.events.iter().any(|it| it.warning && told(&it.note)), "{:?}", plan.events);
+}
+
+/// The status has to stay small enough to be written.
+#[test]
+fn of_many_jobs_that_wait_in_vain_some_are_named_and_nobody_is_told_twice() {
+    let mut world = stateful(&json!({}), "shop:v1");
+    mend(&mut world, "StatefulSet", "db");
+    mended_cron_job(&mut world);
+    for job in 100..250 {
+        older_job(&mut world, &format!("nightly-{job}"));
+    }
+    let plan = world.look();
+    assert_eq!(
+        (world.status.superseded.len(), world.status.superseded[0].revision.as_str()),
+        (100, "uid-nightly-100")
+    );
+    assert_eq!(plan.events.len(), 101, "one of the deleted Pod");
+    assert!(deletes(&plan, "db-0"), "whether it would be named or not");
+    older_job(&mut world, "nightly-000");
+    let before = world.status.superseded.clone();
+    assert_eq!((world.look().events.len(), &world.status.superseded), (0, &before), "it pushes out none");
+    world.pods.retain(|pod| pod.owner.as_ref().is_none_or(|job| job.name != "nightly-123"));
+    let plan = world.look();
+    assert_eq!((world.status.superseded.len(), plan.events.len()), (100, 1));
+    assert_eq!(world.status.superseded[0].revision, "uid-nightly-000");
+    assert!(!world.look().acts());
 }
 
 /// Its image isn't migrated, and nothing is about to.

@@ -9,6 +9,9 @@ use crate::plan::{Effect, Event};
 use crate::survey::{Member, Survey};
 use crate::workload::{Revision, left_alone};
 
+/// How many revisions the status names: each Job is one, and an object has room for some thousands.
+pub const MOST_SUPERSEDED: usize = 100;
+
 /// What becomes of a held Pod of an older revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -51,44 +54,55 @@ impl Draft<'_> {
     /// Says so in the status, for their waiters; deletes those that nobody would replace; and tells of
     /// Jobs, which nobody will replace at all.
     pub(super) fn supersede(&mut self, survey: &Survey<'_>) {
-        let mut revisions: BTreeMap<&String, String> = BTreeMap::new();
+        let mut revisions: BTreeMap<&str, &Member<'_>> = BTreeMap::new();
         for (member, fate) in self.left_behind(survey) {
-            let Member { pod, origin, .. } = member;
             match fate {
                 Fate::Awaits => {}
-                Fate::Deleted => {
-                    self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
-                    self.events.push(Event {
-                        warning: false,
-                        reason: Reason::Superseded,
-                        note: format!(
-                            "deleted Pod {}, whose application never started: {} {} has gone on from the template \
-                             that it was made from, and wouldn't replace it by itself",
-                            pod.name, origin.reference.kind, origin.reference.name
-                        ),
-                        workload: Some(member.source()),
-                    });
-                }
+                Fate::Deleted => self.delete_superseded(member),
                 Fate::Superseded => {
-                    let id = member.tie();
-                    let reason = reason(member);
-                    let known = self.snapshot.status.superseded.iter().any(|one| one.revision == *id);
-                    if !known && !revisions.contains_key(id) && !origin.long_running() {
-                        self.events.push(Event {
-                            warning: true,
-                            reason: Reason::Superseded,
-                            note: format!("Pod {} waits in vain: {reason}", pod.name),
-                            workload: Some(member.source()),
-                        });
+                    let first = revisions.entry(member.tie()).or_insert(member);
+                    // Whatever the order.
+                    if member.pod.name < first.pod.name {
+                        *first = member;
                     }
-                    revisions.insert(id, reason);
                 }
             }
         }
-        self.status.superseded = revisions
-            .into_iter()
-            .map(|(revision, reason)| SupersededRevision { revision: revision.clone(), reason })
-            .collect();
+        let before = &self.snapshot.status.superseded;
+        let known: BTreeSet<&str> = before.iter().map(|one| one.revision.as_str()).collect();
+        let mut named: Vec<_> = revisions.into_iter().collect();
+        // A new one doesn't push out another, which would be told again.
+        named.sort_by_key(|(id, _)| !known.contains(id));
+        named.truncate(MOST_SUPERSEDED);
+        named.sort_by_key(|(id, _)| *id);
+        self.status.superseded.clear();
+        for (id, member) in named {
+            let reason = reason(member);
+            if !known.contains(id) && !member.origin.long_running() {
+                self.events.push(Event {
+                    warning: true,
+                    reason: Reason::Superseded,
+                    note: format!("Pod {} waits in vain: {reason}", member.pod.name),
+                    workload: Some(member.source()),
+                });
+            }
+            self.status.superseded.push(SupersededRevision { revision: id.to_owned(), reason });
+        }
+    }
+
+    fn delete_superseded(&mut self, member: &Member<'_>) {
+        let Member { pod, origin, .. } = member;
+        self.effects.push(Effect::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        self.events.push(Event {
+            warning: false,
+            reason: Reason::Superseded,
+            note: format!(
+                "deleted Pod {}, whose application never started: {} {} has gone on from the template that it was \
+                 made from, and wouldn't replace it by itself",
+                pod.name, origin.reference.kind, origin.reference.name
+            ),
+            workload: Some(member.source()),
+        });
     }
 }
 
