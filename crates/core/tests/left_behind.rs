@@ -9,7 +9,7 @@ mod world;
 use migrations_core::plan::{Effect, Plan};
 use rstest::rstest;
 use serde_json::{Value, json};
-use world::{World, admitted, owner, template};
+use world::{World, admitted, hash, owner, template};
 
 /// A StatefulSet with that spec, whose first Pod waits.
 fn stateful(spec: &Value, image: &str) -> World {
@@ -184,6 +184,17 @@ fn while_a_rollout_is_paused_its_waiting_pod_keeps_the_migrator_from_being_ready
     for word in [world.pods[0].name.as_str(), "Deployment web", "shop:v1", "paused"] {
         assert!(message.contains(word), "{word}: {message}");
     }
-    assert!(world.status.superseded.is_empty());
+    // Its waiter is told as well.
+    let [told] = &world.status.superseded[..] else { panic!("{:?}", world.status) };
+    assert!(
+        told.reason.contains("the migrations of shop:v1 wait for a Pod of the new one"),
+        "{}",
+        told.reason
+    );
     assert_eq!(world.started.len(), 1);
+    world.pod("web", "shop:v1").name = "of-the-newest".to_owned();
+    object(&mut world, "ReplicaSet", &format!("web-{}", hash("shop:v1")))["spec"]["template"]["spec"] =
+        object(&mut world, "Deployment", "web")["spec"]["template"]["spec"].clone();
+    world.migrate();
+    assert_eq!((world.started.len(), world.status.waiting, world.status.superseded.len()), (2, Some(0), 0));
 }

@@ -114,8 +114,10 @@ impl Draft<'_> {
 
     /// A Pod of an older revision whose workload has yet to make the one that releases or replaces it.
     fn unreplaced(&self, survey: &Survey<'_>) -> Option<Standing> {
-        let left_behind = self.left_behind(survey).into_iter().filter(|(_, fate)| *fate != Fate::Superseded);
-        let (Member { pod, origin, .. }, fate) = left_behind.min_by_key(|(member, _)| &member.pod.name)?;
+        let mut left_behind = self.left_behind(survey);
+        left_behind.retain(|(_, fate)| *fate != Fate::Superseded);
+        let (Member { pod, origin, .. }, fate) =
+            left_behind.into_iter().min_by_key(|(member, _)| &member.pod.name)?;
         let (kind, name) = (&origin.reference.kind, &origin.reference.name);
         let message = match fate {
             Fate::Deleted => {

@@ -15,8 +15,10 @@ pub const MOST_SUPERSEDED: usize = 100;
 /// What becomes of a held Pod of an older revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// A run releases it: one of the same key is under way, is due, or will be.
+    /// A run of the same key is under way or due, and releases it.
     Awaits,
+    /// Its workload is about to make the Pod that has it replaced, or released: the image is the same.
+    Next,
     /// Nobody else would replace it: it is deleted.
     Deleted,
     /// It waits in vain, which is told.
@@ -34,13 +36,13 @@ impl Draft<'_> {
             let key = &member.origin.key;
             let workload = member.origin.workload.as_ref()?;
             let left_alone = left_alone(member.pod, workload);
-            // Its workload is about to make Pods with the same key, unless that waits for this one to end.
-            let next = workload.image == *key && workload.long_running && !left_alone;
-            Some(if keys.contains(key.as_str()) || next {
+            Some(if keys.contains(key.as_str()) {
                 Fate::Awaits
             } else if left_alone && !self.snapshot.requests.open {
                 // While the gate is open they are about to start.
                 Fate::Deleted
+            } else if workload.image == *key && workload.long_running && !left_alone {
+                Fate::Next
             } else {
                 Fate::Superseded
             })
@@ -59,7 +61,7 @@ impl Draft<'_> {
             match fate {
                 Fate::Awaits => {}
                 Fate::Deleted => self.delete_superseded(member),
-                Fate::Superseded => {
+                Fate::Next | Fate::Superseded => {
                     let first = revisions.entry(member.tie()).or_insert(member);
                     // Whatever the order.
                     if member.pod.name < first.pod.name {
