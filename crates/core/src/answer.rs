@@ -11,6 +11,7 @@ use migrations_api::{
 };
 use migrations_protocol::{Answer, Question, Verdict};
 
+use crate::decide::MOST_SUPERSEDED;
 use crate::selector::Selector;
 use crate::snapshot::Requests;
 use failed::{append_output, failed, unknown};
@@ -110,7 +111,7 @@ fn told(question: &Question, pod_uid: &str, migrator: &Migrator) -> Told {
         return Told::wait(Reason::Superseded.as_str(), format!("waits in vain: {}", one.reason));
     }
     if question.follower {
-        return follower(question, status);
+        return beyond_the_list(question, image, status, follower(question, status));
     }
     if let Some(current) = status.current.as_ref().filter(|current| awaited.is(&current.key)) {
         return current_run(question, current, status);
@@ -121,7 +122,7 @@ fn told(question: &Question, pod_uid: &str, migrator: &Migrator) -> Told {
         _ => {}
     }
     // Told of this Pod's own key, never of a failure that is another key's.
-    match stalled(status) {
+    let told = match stalled(status) {
         Some((reason, message)) => Told::wait(
             reason,
             format!(
@@ -130,7 +131,21 @@ fn told(question: &Question, pod_uid: &str, migrator: &Migrator) -> Told {
             ),
         ),
         None => pending(question, image, migrator.status.as_ref()),
+    };
+    beyond_the_list(question, image, status, told)
+}
+
+/// The status doesn't name every revision whose Pods wait in vain where there are many: this may be one.
+fn beyond_the_list(question: &Question, image: &str, status: &MigratorStatus, told: Told) -> Told {
+    if status.superseded.len() < MOST_SUPERSEDED {
+        return told;
     }
+    let message = format!(
+        "may wait in vain, as Pods of more older revisions do than Migrator {} lists: if its workload has gone on from \
+         {image}, delete it, with its Job if it has one; else it {}",
+        question.migrator, told.message
+    );
+    Told { message, ..told }
 }
 
 /// What a Pod waits for.

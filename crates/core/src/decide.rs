@@ -30,6 +30,7 @@ use crate::survey::{Survey, survey};
 use crate::validate::{Refusal, Valid};
 
 use run::Wanted;
+pub use superseded::MOST_SUPERSEDED;
 pub use unstarted::ASK_AFTER;
 
 /// Some changes come without an event on a Pod (a StatefulSet's status, an owner that becomes

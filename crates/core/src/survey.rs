@@ -106,7 +106,9 @@ impl Member<'_> {
 
     /// Whether it may start: its key is done, or it is tied to one that is.
     pub fn released(&self, done: &[DoneKey]) -> bool {
-        done.iter().any(|one| one.key == self.origin.key || one.revisions.contains(self.tie()))
+        // Most by far are by their key, and there may be as many ties as Pods.
+        done.iter().any(|one| one.key == self.origin.key)
+            || done.iter().any(|one| one.revisions.contains(self.tie()))
     }
 
     /// What ties it to a done key: its revision; its own uid where that is also what Pods of another

@@ -123,7 +123,7 @@ pub fn climb<'a>(
     }
     let (Some(bottom), Some(top)) = (chain.first(), chain.last()) else { return Climb::Itself };
     let (known, told) = known(bottom, labels);
-    let revision =
+    let mut revision =
         told.filter(|told| *told != Revision::Current).unwrap_or_else(|| revision(labels, bottom, top));
     let own = if known == Known::Told && told != Some(Revision::Current) {
         None
@@ -142,6 +142,11 @@ pub fn climb<'a>(
             },
         }
     };
+    // Its controller goes by the template too: one that was set back has its Pods as it wants them.
+    let set_back = |(template, _): (&Value, _)| same_template(template, top.template);
+    if bottom.reference.kind == "DaemonSet" && revision == Revision::Older && own.is_some_and(set_back) {
+        revision = Revision::Current;
+    }
     let of_job = bottom.reference.kind == "Job";
     Climb::Reached(Workload {
         reference: top.reference.clone(),

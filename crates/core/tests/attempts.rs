@@ -172,6 +172,38 @@ fn an_unknown_result_is_remembered_beyond_the_newest_runs() {
     assert_eq!((world.reason().as_str(), world.started.len()), ("ResultUnknown", started));
 }
 
+/// Rolls out so many images of another workload, each of which is migrated.
+fn others_go_on(world: &mut World, images: usize) {
+    for version in 0..images {
+        let image = format!("shop:w{version}");
+        world.roll_out("worker", &image).migrate().release().settle();
+        world.pods.retain(|pod| pod.containers[0].image == image || pod.name.starts_with("web"));
+    }
+}
+
+/// Else it would be run again by itself, six times more.
+#[test]
+fn used_up_attempts_are_remembered_while_a_pod_waits_for_them() {
+    let mut world = failing(0, 1);
+    others_go_on(&mut world, 12);
+    world.wait(100_000).settle();
+    assert_eq!((world.started.len(), world.reason().as_str()), (13, "MigrationFailed"));
+    assert_eq!(world.status.history.len(), 11);
+    world.pods.retain(|pod| !pod.name.starts_with("web"));
+    world.settle();
+    assert_eq!((world.status.history.len(), world.reason().as_str()), (10, "UpToDate"));
+}
+
+#[test]
+fn used_up_attempts_at_what_was_asked_for_are_remembered() {
+    let mut world = World::at_v1();
+    world.requests.run = Some("again".to_owned());
+    world.settle().run_starts().settle().run_ends(1, "boom").settle();
+    others_go_on(&mut world, 12);
+    world.wait(100_000).settle();
+    assert_eq!((world.started.len(), world.reason().as_str()), (14, "MigrationFailed"));
+}
+
 /// Nobody knows what it did, so that nothing but someone who looked may repeat it.
 #[test]
 fn an_unknown_result_is_not_run_again_for_another_spec_or_template() {

@@ -187,6 +187,22 @@ fn an_older_revision_that_serves_is_a_baseline() {
     assert_eq!(world.started, ["shop:v2"]);
 }
 
+/// Else those that wait for that run would start in the middle of it.
+#[test]
+fn what_serves_is_no_baseline_while_its_own_run_is_under_way() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1");
+    let ungated = world.pod("web", "shop:v1");
+    ungated.init_containers.clear();
+    ungated.admitted = None;
+    serve(ungated);
+    world.settle().run_starts().settle();
+    world.roll_out("web", "shop:v2").settle();
+    assert_eq!((world.done().len(), world.status.waiting), (0, Some(2)));
+    world.run_ends(0, "").settle();
+    assert_eq!((world.status.done[0].key.as_str(), world.status.done[0].how), ("shop:v1", How::Succeeded));
+}
+
 #[test]
 fn a_restart_of_pods_older_than_the_gate_is_no_baseline_of_their_own_image() {
     let mut world = World::new();

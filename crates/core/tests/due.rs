@@ -137,17 +137,30 @@ fn a_held_pod_of_a_custom_kind_is_not_released_by_what_its_template_has_become()
 }
 
 #[test]
-fn the_newest_ten_images_and_those_of_live_pods_stay_done() {
+fn the_newest_twenty_images_and_those_of_live_pods_stay_done() {
     let mut world = World::new();
     world.roll_out("web", "shop:v0").migrate().release().settle();
-    for version in 1..=15 {
+    for version in 1..=25 {
         world.roll_out("worker", &format!("shop:v{version}")).migrate();
         world.pods.retain(|pod| pod.containers[0].image == "shop:v0");
     }
     world.settle();
-    assert_eq!(world.done().len(), 11);
+    assert_eq!(world.done().len(), 21);
     assert!(world.done().contains(&"shop:v0") && world.done().contains(&"shop:v6"), "{:?}", world.done());
     assert_eq!(world.status.history.len(), 10);
+}
+
+/// `kubectl rollout undo --to-revision=1`: a Deployment keeps ten `ReplicaSets` besides its current one.
+#[test]
+fn going_back_to_the_oldest_revision_that_a_deployment_keeps_runs_nothing() {
+    let mut world = World::new();
+    for version in 0..=10 {
+        world.roll_out("web", &format!("shop:v{version}")).migrate().release().settle();
+        world.pods.drain(..world.pods.len() - 1);
+    }
+    world.settle();
+    world.roll_out("web", "shop:v0").settle();
+    assert_eq!((world.started.len(), world.status.waiting), (11, Some(0)));
 }
 
 /// Rewritten by another webhook before ours: the waiter asks for what it was given.
@@ -216,6 +229,20 @@ fn a_changed_image_of_the_run_makes_what_is_deployed_due_once_more_and_holds_nob
     world.spec.image = None;
     world.migrate();
     assert_eq!(world.started.len(), 3);
+    assert_eq!(world.reason(), "UpToDate");
+}
+
+/// Its key isn't done yet, and will be by the image that it started with.
+#[test]
+fn an_image_of_the_run_that_changes_while_one_is_under_way_is_run_after_it() {
+    let mut world = World::new();
+    world.spec.image = Some("ddl:1".to_owned());
+    world.roll_out("web", "shop:v1").settle().run_starts().settle();
+    world.spec.image = Some("ddl:2".to_owned());
+    world.settle().run_ends(0, "").settle();
+    assert_eq!((world.started.len(), world.status.waiting), (2, Some(0)));
+    world.run_starts().settle().run_ends(0, "").settle();
+    assert_eq!((world.status.done[0].image.as_str(), world.started.len()), ("ddl:2", 2));
     assert_eq!(world.reason(), "UpToDate");
 }
 

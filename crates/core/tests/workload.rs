@@ -154,6 +154,27 @@ fn a_daemon_set(#[case] labels: &[(&str, &str)], #[case] revision: Revision) {
     assert_eq!(climbed(&pod, &cluster).unwrap().2, revision);
 }
 
+/// From v2 to v3 and back, before its Pods were replaced: its controller leaves them as they are.
+#[rstest]
+#[case::set_back("shop:v2", Current)]
+#[case::gone_on("shop:v1", Older)]
+fn a_daemon_set_whose_template_was_set_back(#[case] kept: &str, #[case] revision: Revision) {
+    let set = owner("apps/v1", "DaemonSet", "agent");
+    let object = json!({
+        "metadata": { "annotations": { "deprecated.daemonset.template.generation": "3" } },
+        "spec": { "template": template("shop:v2") },
+    });
+    // As the controller keeps it.
+    let mut of_pod = template(kept);
+    of_pod["$patch"] = json!("replace");
+    let history = OwnerRef { uid: None, ..owner("apps/v1", "ControllerRevision", "agent-5f") };
+    let history_object = json!({ "data": { "spec": { "template": of_pod } } });
+    let cluster = BTreeMap::from([(set.clone(), Some(object)), (history, Some(history_object))]);
+    let labels = [("controller-revision-hash", "5f"), ("pod-template-generation", "1")];
+    let pod = pod_of(Some(set), "mirror/shop@sha256:1", &labels);
+    assert_eq!(climbed(&pod, &cluster), Some(("DaemonSet".to_owned(), kept.to_owned(), revision)));
+}
+
 #[test]
 fn a_cron_job_through_its_job() {
     let (job, cron) = (owner("batch/v1", "Job", "nightly-1"), owner("batch/v1", "CronJob", "nightly"));

@@ -55,6 +55,13 @@ fn done(key: &str) -> Value {
     json!({"key": key, "image": key, "how": "Succeeded"})
 }
 
+/// As many as the status names.
+fn many_superseded() -> Value {
+    (0..MOST_SUPERSEDED)
+        .map(|number| json!({"revision": format!("u{number}"), "reason": "gone on"}))
+        .collect()
+}
+
 fn stalled_condition(reason: &str, message: &str) -> Value {
     json!([{"type": "Stalled", "status": "True", "reason": reason, "message": message, "lastTransitionTime": CLAIMED}])
 }
@@ -205,6 +212,15 @@ fn nobody_is_released_by_what_cannot_be_compared(#[case] spec: Value, #[case] la
     "Superseded", "gone on")]
 #[case::another_revision_is_superseded(
     json!({}), json!({"superseded": [{"revision": "u1/other", "reason": "gone on"}]}), "Pending", "which haven't started")]
+#[case::more_are_superseded_than_are_listed(
+    json!({}), json!({"superseded": many_superseded()}), "Pending",
+    "may wait in vain, as Pods of more older revisions do than Migrator shop lists: if its workload has gone on from shop:2")]
+#[case::more_are_superseded_than_are_listed_and_nothing_can_start(
+    json!({}), json!({"superseded": many_superseded(), "conditions": stalled_condition("JobRefused", "quota")}), "JobRefused",
+    "else it waits for the migrations of shop:2, which can't start: quota")]
+#[case::more_are_superseded_than_are_listed_while_its_own_image_is_migrated(
+    json!({}), json!({"superseded": many_superseded(), "current": current("shop:2", Some("u"))}), "Running",
+    "waits for the migrations of shop:2, running")]
 #[case::locked(
     json!({}), json!({"conditions": [{"type": "Reconciling", "status": "True", "reason": "Locked",
         "message": "waits for the lock db, held by Migrator a in namespace b", "lastTransitionTime": CLAIMED}]}),

@@ -1,6 +1,8 @@
 //! What is recorded as done without a run, which revisions are tied to it, and what is forgotten
 //! (contract §3, §5).
 
+use std::collections::BTreeSet;
+
 use migrations_api::{DoneKey, How, RerunOn, RunResult};
 
 use super::Draft;
@@ -12,12 +14,12 @@ use crate::workload::Revision;
 /// How many ended runs the status keeps.
 const HISTORY: usize = 10;
 
-/// How many there may be with those that have no result.
+/// How many there may be with those that keep a key from being run by itself.
 const MOST_RECORDS: usize = 50;
 
 /// How many done keys the status keeps beyond those that Pods still have, and how many revisions of
-/// each.
-const DONE: usize = 10;
+/// each. A Deployment's own history has eleven, and whatever it can be rolled back to is to be here.
+const DONE: usize = 20;
 
 impl Draft<'_> {
     /// The original kept one image as its only memory: it stays done. Where that is `spec.image`, which
@@ -58,12 +60,15 @@ impl Draft<'_> {
 
     /// Pods that serve from an older revision prove that it needs no run; recorded, so that they can
     /// always be replaced. Not where the newest revision has the same key (a restart of Pods that are
-    /// older than the gate): that one gets its run.
+    /// older than the gate): that one gets its run. Nor where its run is under way: that decides.
     pub(super) fn record_baselines(&mut self, survey: &Survey<'_>) {
-        let of = |revision| survey.members.iter().filter(move |it| it.origin.revision == revision);
-        for member in of(Revision::Older).filter(|member| member.pod.application_started()) {
-            let newest = of(Revision::Current).any(|it| it.origin.key == member.origin.key);
-            if !newest && !member.released(&self.status.done) {
+        let mut at_work: BTreeSet<&str> =
+            survey.members.iter().filter(|it| it.current()).map(|it| it.origin.key.as_str()).collect();
+        let running = self.status.current.as_ref().map(|run| run.key.clone());
+        at_work.extend(running.as_deref());
+        for member in survey.members.iter().filter(|it| it.origin.revision == Revision::Older) {
+            let served = member.pod.application_started() && !at_work.contains(member.origin.key.as_str());
+            if served && !member.released(&self.status.done) {
                 self.baseline(member);
             }
         }
@@ -76,9 +81,10 @@ impl Draft<'_> {
         }
     }
 
-    /// Another `spec.image` makes what is deployed due once more, and holds nobody.
+    /// Another `spec.image` makes what is deployed due once more, and holds nobody. Not before a run
+    /// that is under way has ended: until then it isn't known which image its key is done by.
     pub(super) fn notice_run_image(&mut self, valid: &Valid, survey: &Survey<'_>) {
-        if self.status.run_image == valid.run.image {
+        if self.status.run_image == valid.run.image || self.status.current.is_some() {
             return;
         }
         self.status.run_image.clone_from(&valid.run.image);
@@ -129,37 +135,36 @@ impl Draft<'_> {
 
     /// Keeps the newest, and whatever a Pod still names (contract §5, S5).
     pub(super) fn trim(&mut self, survey: &Survey<'_>) {
-        let names = |id: &String| survey.members.iter().any(|member| names(member, id));
+        let members = || survey.members.iter();
+        let keys: BTreeSet<_> = members().map(|member| member.origin.key.as_str()).collect();
+        let revisions: BTreeSet<_> = members().filter_map(|member| member.origin.id.as_deref()).collect();
+        let uids: BTreeSet<_> = members().map(|member| member.pod.uid.as_str()).collect();
+        // Whether a Pod is tied by that, or was.
+        let named = |id: &String| revisions.contains(id.as_str()) || uids.contains(id.as_str());
         for one in &mut self.status.done {
             // Pods come and go faster than revisions, and must not have these forgotten.
             let (mut revisions, mut uids) = (0, 0);
             one.revisions.retain(|id| {
                 let kept = if id.contains('/') { &mut revisions } else { &mut uids };
                 *kept += 1;
-                *kept <= DONE || names(id)
+                *kept <= DONE || named(id)
             });
         }
         let mut kept = 0;
         self.status.done.retain(|one| {
             kept += 1;
-            kept <= DONE
-                || survey.members.iter().any(|member| member.origin.key == one.key)
-                || one.revisions.iter().any(names)
+            kept <= DONE || keys.contains(one.key.as_str()) || one.revisions.iter().any(named)
         });
-        // One without a result says of its key that it must not be run by itself.
-        let done = &self.status.done;
-        let mut kept = 0;
+        // The newest of a key says whether it may be run by itself: without a result it never is, else
+        // it matters to those that have such Pods.
+        let rests = |key: &str| self.status.done.iter().any(|one| one.key == key && !one.rerun);
+        let (mut kept, mut newest) = (0, BTreeSet::new());
         self.status.history.retain(|record| {
             kept += 1;
-            kept <= HISTORY
-                || (record.result == RunResult::Unknown
-                    && kept <= MOST_RECORDS
-                    && !is_done(done, &record.key))
+            let says = newest.insert(record.key.clone())
+                && !rests(&record.key)
+                && (record.result == RunResult::Unknown || keys.contains(record.key.as_str()));
+            kept <= HISTORY || (says && kept <= MOST_RECORDS)
         });
     }
-}
-
-/// Whether a Pod is tied by that, or was.
-fn names(member: &Member<'_>, id: &String) -> bool {
-    member.origin.id.as_ref() == Some(id) || member.pod.uid == *id
 }

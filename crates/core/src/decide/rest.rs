@@ -3,6 +3,7 @@
 use migrations_api::{Reason, names};
 
 use super::Draft;
+use super::superseded::Fate;
 use crate::snapshot::Gate;
 use crate::status::Standing;
 use crate::survey::{Member, Survey};
@@ -28,7 +29,8 @@ impl Draft<'_> {
         if let Some(standing) = self.without_source(survey) {
             return standing;
         }
-        if let Some(standing) = self.stranded(survey).or_else(|| self.untaken(survey)) {
+        let held_up = self.stranded(survey).or_else(|| self.untaken(survey));
+        if let Some(standing) = held_up.or_else(|| self.unreplaced(survey)) {
             return standing;
         }
         if snapshot.run_requested() {
@@ -107,6 +109,29 @@ impl Draft<'_> {
             "Pod {} waits until {} {} tells in its status which revision is the newest",
             pod.name, origin.reference.kind, origin.reference.name
         );
+        Some(Standing::reconciling(Reason::Pending, message))
+    }
+
+    /// A Pod of an older revision whose workload has yet to make the one that releases or replaces it.
+    fn unreplaced(&self, survey: &Survey<'_>) -> Option<Standing> {
+        let mut left_behind = self.left_behind(survey);
+        left_behind.retain(|(_, fate)| *fate != Fate::Superseded);
+        let (Member { pod, origin, .. }, fate) =
+            left_behind.into_iter().min_by_key(|(member, _)| &member.pod.name)?;
+        let (kind, name) = (&origin.reference.kind, &origin.reference.name);
+        let message = match fate {
+            Fate::Deleted => {
+                format!(
+                    "Pod {}, whose application never started, gives way to a new one of {kind} {name}",
+                    pod.name
+                )
+            }
+            _ => format!(
+                "Pod {} waits for the migrations of {}, which start with the first Pod that {kind} {name} makes from \
+                 its template as it stands; let its rollout go on where it is paused or staged",
+                pod.name, origin.key
+            ),
+        };
         Some(Standing::reconciling(Reason::Pending, message))
     }
 

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 
 use super::Gated;
 
+/// How many images of a Migrator are skipped, the newest: the API server refuses an expression of more
+/// than 100,000 characters. Pods of others are let past by the webhook.
+pub(super) const MOST_IMAGES: usize = 40;
+
 /// Which Pods an entry asks for that Migrators share: those that one of them at least holds.
 pub(super) fn of_migrators(sharing: &[Gated<'_>]) -> Vec<Value> {
     let mut conditions = vec![may_wait()];
@@ -59,7 +63,8 @@ fn done_images<'a>(gated: &Gated<'a>) -> BTreeSet<&'a str> {
     if spec.template_selector.is_some() || spec.rerun_on.unwrap_or_default() != RerunOn::Image {
         return BTreeSet::new();
     }
-    gated.status.into_iter().flat_map(|status| &status.done).map(|done| done.key.as_str()).collect()
+    let done = gated.status.into_iter().flat_map(|status| &status.done);
+    done.take(MOST_IMAGES).map(|done| done.key.as_str()).collect()
 }
 
 /// The key container's image is none of `images`: a JSON list is a CEL list as well.

@@ -180,6 +180,17 @@ fn a_pod_is_skipped_only_if_every_migrator_would(#[case] sharing: Vec<One>, #[ca
     assert!(list.is_none_or(|list| skips(&entries[0]).unwrap().contains(list)), "{entries:?}");
 }
 
+/// As where each of many Jobs has an image of its own.
+#[test]
+fn of_many_done_images_the_newest_are_skipped() {
+    let images: Vec<_> = (0..2000).map(|number| format!("registry.example.com/shop:{number:07}")).collect();
+    let images: Vec<_> = images.iter().map(String::as_str).collect();
+    let entries = settled(&[one("a", &json!({}), &images)], "41", &[]);
+    let expression = skips(&entries[0]).unwrap();
+    let last = conditions::MOST_IMAGES - 1;
+    assert!(expression.contains(images[last]) && !expression.contains(images[last + 1]), "{expression}");
+}
+
 #[test]
 fn migrators_of_different_containers_are_asked_each_for_its_own() {
     let sharing = [one("a", &json!({ "container": "x" }), &["v1"]), one("b", &json!({}), &["v2"])];
