@@ -25,7 +25,7 @@ pub enum Outcome {
     /// The status is written, then something had changed; the rest was left undone. Time to look
     /// again.
     Interrupted,
-    /// The API server refuses the run's Job, with what it says.
+    /// The API server refuses the run's Job or its start, with what it says.
     JobRefused(String),
 }
 
@@ -195,6 +195,7 @@ async fn start(jobs: &Api<SlimJob>, name: &str, uid: &str, resource_version: &st
         Ok(_) => Ok(Outcome::Done),
         // A wrong uid is answered with 422, a wrong version with 409.
         Err(error) if matches!(code(&error), Some(404 | 409 | 422)) => Ok(Outcome::Outdated),
+        Err(kube::Error::Api(status)) if refuses(&status) => Ok(Outcome::JobRefused(status.message.clone())),
         Err(error) => Err(Error::Start(name.to_owned(), error)),
     }
 }

@@ -57,7 +57,7 @@ pub struct Context {
 /// What is remembered of one Migrator, by uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Why the API server refused the current run's Job.
+    /// Why the API server refused the current run's Job or its start.
     create_refused: Option<String>,
     /// How many looks in a row have failed.
     faults: u32,

@@ -79,8 +79,11 @@ impl Report {
 fn to_tell<'p>(plan: &'p Plan, executed: &Result<Outcome, Error>) -> Vec<&'p plan::Event> {
     match executed {
         Ok(Outcome::Outdated) | Err(Error::Status(_)) => Vec::new(),
-        // A refused Job is news of its own, told by the status that came before it.
-        Ok(_) => plan.events.iter().collect(),
+        // That a Job is refused is for the next look to tell.
+        Ok(Outcome::JobRefused(_)) => {
+            plan.events.iter().filter(|event| event.reason != Reason::Running).collect()
+        }
+        Ok(Outcome::Done | Outcome::Interrupted) => plan.events.iter().collect(),
         Err(_) if plan.status.is_none() => Vec::new(),
         Err(_) => plan.events.iter().filter(|event| !event.of_effect()).collect(),
     }
@@ -115,6 +118,7 @@ mod tests {
     #[rstest]
     #[case::all_done(Ok(Outcome::Done), true, &["failed", "started", "deleted", "in vain"])]
     #[case::changed_after_the_status(Ok(Outcome::Interrupted), true, &["failed", "started", "deleted", "in vain"])]
+    #[case::start_refused(Ok(Outcome::JobRefused("no".to_owned())), true, &["failed", "deleted", "in vain"])]
     #[case::nothing_done(Ok(Outcome::Outdated), true, &[])]
     #[case::status_refused(Err(Error::Status(refused())), true, &[])]
     #[case::delete_refused(Err(Error::Delete("shop-1".to_owned(), refused())), true, &["failed", "in vain"])]

@@ -144,6 +144,25 @@ async fn a_job_that_somebody_refuses_is_an_outcome_with_what_they_say(#[case] co
 }
 
 #[rstest]
+#[case::by_a_policy(403, "denied by policy")]
+#[case::webhook_out_of_reach(
+    500,
+    "Internal error occurred: failed calling webhook \"a\": connection refused"
+)]
+#[tokio::test]
+async fn a_job_that_may_not_be_started_is_an_outcome_with_what_they_say(
+    #[case] code: u16,
+    #[case] says: &str,
+) {
+    let server = server();
+    server.fail(Fault::refuse_saying(Method::PATCH, JOBS, code, says));
+    let start = Effect::StartJob { name: "shop-1".into(), uid: "uid-1".into(), resource_version: "3".into() };
+    let plan = Plan { effects: vec![start], ..Plan::default() };
+    let outcome = executor(&server).execute(&read(&server), &plan).await.unwrap();
+    assert_eq!(outcome, Outcome::JobRefused(says.to_owned()));
+}
+
+#[rstest]
 #[case::of_the_api_server(500)]
 #[case::of_our_token(401)]
 #[tokio::test]
@@ -247,13 +266,13 @@ async fn a_refused_job_is_told_also_where_a_deletion_failed() {
 #[tokio::test]
 async fn a_look_that_failed_says_why_in_the_api_servers_words() {
     let server = server();
-    server.fail(Fault::refuse_saying(Method::PATCH, JOBS, 403, "no rights"));
-    let start = Effect::StartJob { name: "shop-1".into(), uid: "uid-1".into(), resource_version: "3".into() };
-    let plan = Plan { effects: vec![start], ..Plan::default() };
+    server.fail(Fault::refuse_saying(Method::DELETE, JOBS, 403, "no rights"));
+    let delete = Effect::DeleteJob { name: "old".into(), uid: "uid-1".into(), resource_version: None };
+    let plan = Plan { effects: vec![delete], ..Plan::default() };
     let error = executor(&server).execute(&read(&server), &plan).await.unwrap_err();
     let told = causes(&migrations_controller::reconcile::Error::from(error));
-    assert!(told.starts_with("cannot start Job shop-1: ") && told.contains("no rights"), "{told}");
-    assert_eq!(told.matches("cannot start").count(), 1, "{told}");
+    assert!(told.starts_with("cannot delete Job old: ") && told.contains("no rights"), "{told}");
+    assert_eq!(told.matches("cannot delete").count(), 1, "{told}");
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub run_pods: Vec<PodFacts>,
     /// Whether admission holds its Pods.
     pub gate: Gate,
-    /// What the API server said when it refused the current run's Job, where it did.
+    /// What the API server said when it refused the current run's Job or its start, where it did.
     pub create_refused: Option<String>,
     /// What the Job controller said when it could not make the current run's Pod, where it did.
     pub pod_refused: Option<PodRefused>,

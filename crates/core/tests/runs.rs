@@ -189,6 +189,23 @@ fn an_earlier_run_that_is_not_finished_is_told_with_what_to_do(
     assert!(message.contains("make sure that its migration has ended before you delete it"), "{message}");
 }
 
+#[test]
+fn a_job_that_may_not_be_started_is_told_and_tried_again() {
+    let mut world = World::new();
+    world.roll_out("web", "shop:v1").look();
+    world.look_and_crash_after(1);
+    world.refused = Some("denied by policy".to_owned());
+    let plan = world.look_and_crash_after(1);
+    let (reason, message) = world.standing();
+    assert_eq!((reason.as_str(), world.true_conditions()), ("JobRefused", vec!["Stalled"]));
+    assert!(message.contains("denied by policy"), "{message}");
+    assert!(matches!(&plan.effects[..], [Effect::StartJob { .. }]), "{:?}", plan.effects);
+    assert!(!plan.events.iter().any(|event| event.reason.as_str() == "Running"), "{:?}", plan.events);
+    world.refused = None;
+    world.settle();
+    assert_eq!((world.reason().as_str(), world.started.len()), ("Running", 1));
+}
+
 /// The controller ended between the status and the deletion.
 #[test]
 fn a_run_that_started_before_it_could_be_given_up_goes_on() {

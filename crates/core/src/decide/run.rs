@@ -71,13 +71,7 @@ impl Draft<'_> {
         }
         self.effects.push(Effect::CreateJob(Box::new(job.job)));
         Some(match &self.snapshot.create_refused {
-            Some(why) => Standing::stalled(
-                Reason::JobRefused,
-                helped(&format!(
-                    "the API server refuses Job {} of the migration of {}: {why}",
-                    run.job, run.key
-                )),
-            ),
+            Some(why) => refused(run, why),
             None => pending(run),
         })
     }
@@ -148,6 +142,9 @@ impl Draft<'_> {
             uid: job.uid.clone(),
             resource_version: job.resource_version.clone(),
         });
+        if let Some(why) = &self.snapshot.create_refused {
+            return Some(refused(run, why));
+        }
         self.tell(false, Reason::Running, format!("migrating {} in Job {}", run.key, job.name));
         Some(running(run, ""))
     }
@@ -344,6 +341,12 @@ fn identity(run: &CurrentRun) -> RunIdentity {
 
 fn pending(run: &CurrentRun) -> Standing {
     Standing::reconciling(Reason::Pending, format!("migration of {} is about to start", run.key))
+}
+
+/// Its Job is not created, or not started, and tried again.
+fn refused(run: &CurrentRun, why: &str) -> Standing {
+    let message = format!("the API server refuses Job {} of the migration of {}: {why}", run.job, run.key);
+    Standing::stalled(Reason::JobRefused, helped(&message))
 }
 
 fn running(run: &CurrentRun, why_not_started: &str) -> Standing {
