@@ -18,9 +18,29 @@ pub const GATE_OPEN: &str = "GateOpen";
 /// The last run has empty directories where the Pods of its `StatefulSet` have claims (contract §4).
 pub const CLAIMS_EMPTIED: &str = "ClaimsEmptied";
 
-/// Why a condition is as it is: the one list, so that users can look a reason up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+macro_rules! reasons {
+    ($(#[doc = $doc:literal] $name:ident,)+) => {
+        /// Why a condition is as it is, or what an event tells: the one list, so that users can look a reason up.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $doc] $name,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The reason as it stands in a condition and in an event: its name here.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// No Pod matches.
     Idle,
     /// Every image in use is migrated.
@@ -36,9 +56,9 @@ pub enum Reason {
     /// A migration runs.
     Running,
     /// A migration failed.
-    Failed,
+    MigrationFailed,
     /// A run vanished without telling how it ended.
-    Unknown,
+    ResultUnknown,
     /// Pods of an earlier run are not finished; nothing starts beside them.
     EarlierRunUnfinished,
     /// A Job of that name exists and is not this run's.
@@ -62,81 +82,21 @@ pub enum Reason {
     /// Pods of an older revision wait for what will not be run.
     Superseded,
     /// Pods wait that nothing can release: it can't be told what they were made from.
-    Stranded,
+    PodsStranded,
     /// Pods run without having been held.
     Ungated,
     /// Someone opened the gate by hand.
     GateOpen,
     /// A Deployment is about to be called failed while its Pods wait.
-    DeadlineNear,
+    ProgressDeadlineNear,
     /// A run has empty directories where Pods have claims of their own.
     ClaimsEmptied,
     /// The namespace is one that admission leaves alone.
     NamespaceExcluded,
-}
-
-impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 26] = [
-        Self::Idle,
-        Self::UpToDate,
-        Self::GatePending,
-        Self::WebhookUnreachable,
-        Self::EntryRefused,
-        Self::Pending,
-        Self::Running,
-        Self::Failed,
-        Self::Unknown,
-        Self::EarlierRunUnfinished,
-        Self::ForeignJob,
-        Self::NoSource,
-        Self::InvalidSpec,
-        Self::ContainerNotFound,
-        Self::JobRefused,
-        Self::Suspended,
-        Self::BackOff,
-        Self::Locked,
-        Self::ClaimInUse,
-        Self::Superseded,
-        Self::Stranded,
-        Self::Ungated,
-        Self::GateOpen,
-        Self::DeadlineNear,
-        Self::ClaimsEmptied,
-        Self::NamespaceExcluded,
-    ];
-
-    /// The reason as it stands in a condition and in an event.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "Idle",
-            Self::UpToDate => "UpToDate",
-            Self::GatePending => "GatePending",
-            Self::WebhookUnreachable => "WebhookUnreachable",
-            Self::EntryRefused => "EntryRefused",
-            Self::Pending => "Pending",
-            Self::Running => "Running",
-            Self::Failed => "MigrationFailed",
-            Self::Unknown => "ResultUnknown",
-            Self::EarlierRunUnfinished => "EarlierRunUnfinished",
-            Self::ForeignJob => "ForeignJob",
-            Self::NoSource => "NoSource",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::ContainerNotFound => "ContainerNotFound",
-            Self::JobRefused => "JobRefused",
-            Self::Suspended => "Suspended",
-            Self::BackOff => "BackOff",
-            Self::Locked => "Locked",
-            Self::ClaimInUse => "ClaimInUse",
-            Self::Superseded => "Superseded",
-            Self::Stranded => "PodsStranded",
-            Self::Ungated => "Ungated",
-            Self::GateOpen => "GateOpen",
-            Self::DeadlineNear => "ProgressDeadlineNear",
-            Self::ClaimsEmptied => "ClaimsEmptied",
-            Self::NamespaceExcluded => "NamespaceExcluded",
-        }
-    }
+    /// A migration has succeeded.
+    Migrated,
+    /// A run was given up before its container started.
+    GivenUp,
 }
 
 /// A condition of `kind` as of `now`. Its transition time is the one of `before`, the conditions

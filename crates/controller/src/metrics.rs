@@ -166,7 +166,7 @@ fn by_reason(migrators: &Store<Guarded>) -> BTreeMap<&'static str, i64> {
 fn reason(guarded: &Guarded) -> Option<Reason> {
     let Ok(migrator) = &guarded.0 else { return Some(Reason::InvalidSpec) };
     let ready = migrator.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == READY)?;
-    Reason::ALL.into_iter().find(|reason| reason.as_str() == ready.reason)
+    Reason::ALL.iter().copied().find(|reason| reason.as_str() == ready.reason)
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ mod tests {
         let plan = Plan {
             status: status.then(|| Box::new(MigratorStatus::default())),
             events: vec![
-                event(true, Reason::Failed, "failed"),
+                event(true, Reason::MigrationFailed, "failed"),
                 event(false, Reason::Running, "started"),
                 event(false, Reason::Superseded, "deleted"),
                 event(true, Reason::Superseded, "in vain"),

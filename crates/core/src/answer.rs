@@ -278,7 +278,7 @@ fn current_run(question: &Question, current: &CurrentRun, status: &MigratorStatu
 
 /// Why nothing can start at all, in the controller's words.
 fn stalled(status: &MigratorStatus) -> Option<(&str, &str)> {
-    let of_another_key = [Reason::Failed.as_str(), Reason::Unknown.as_str()];
+    let of_another_key = [Reason::MigrationFailed.as_str(), Reason::ResultUnknown.as_str()];
     stalled_by_any(status).filter(|(reason, _)| !of_another_key.contains(reason))
 }
 

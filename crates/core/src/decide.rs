@@ -159,7 +159,8 @@ impl Draft<'_> {
         self.status.conditions =
             conditions(&snapshot.status.conditions, &standing, &self.extra, snapshot.generation, self.now);
         let changed = self.status != snapshot.status;
-        let told = self.failure_told && matches!(standing.reason, Reason::Failed | Reason::Unknown);
+        let told =
+            self.failure_told && matches!(standing.reason, Reason::MigrationFailed | Reason::ResultUnknown);
         if standing.state == State::Stalled && standing_changed(snapshot, &standing) && !told {
             self.tell(true, standing.reason, standing.message);
         }

@@ -21,7 +21,7 @@ pub(super) fn failed(question: &Question, record: &RunRecord, migrator: &Migrato
         }
         Some(at) => (Reason::BackOff, format!("the next attempt is due at {at:.0}")),
         None => (
-            Reason::Failed,
+            Reason::MigrationFailed,
             format!(
                 "it is not tried again by itself; roll out what mends it, or set the Migrator's annotation {} to a \
                  new value",
@@ -44,7 +44,7 @@ pub(super) fn unknown(question: &Question, record: &RunRecord) -> Told {
     let RunRecord { key, job, attempts, finished, message, .. } = record;
     let why = if message.is_empty() { String::new() } else { format!(" ({})", last_bytes(message, OUTPUT)) };
     Told::wait(
-        Reason::Unknown.as_str(),
+        Reason::ResultUnknown.as_str(),
         format!(
             "waits for the migrations of {key}: nobody saw how Job {job} ended{why} (attempt {attempts}, at {:.0}), so \
              it is not run again by itself; look at the database, then set the Migrator's annotation {} to a new value \

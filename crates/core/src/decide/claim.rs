@@ -151,7 +151,7 @@ fn failed(record: &RunRecord) -> Standing {
     let RunRecord { key, job, message, attempts, .. } = record;
     match record.result {
         RunResult::Unknown => Standing::stalled(
-            Reason::Unknown,
+            Reason::ResultUnknown,
             format!(
                 "migration of {key} (Job {job}) left no result: {message}. Look at the database, then annotate the \
                  Migrator {} with a new value to run it again, or {}: {key} if it is complete",
@@ -160,7 +160,7 @@ fn failed(record: &RunRecord) -> Standing {
             ),
         ),
         _ => Standing::stalled(
-            Reason::Failed,
+            Reason::MigrationFailed,
             format!(
                 "migration of {key} failed (Job {job}, attempt {attempts}, the last): {message}\nRoll out a repaired \
                  image; or change the Migrator's spec or the workload's template, or annotate the Migrator {} with a \

@@ -59,7 +59,7 @@ impl Draft<'_> {
             self.status.deadlines_told.insert(0, id.to_owned());
             self.events.push(Event {
                 warning: true,
-                reason: Reason::DeadlineNear,
+                reason: Reason::ProgressDeadlineNear,
                 note: format!(
                     "Pods of Deployment {} wait for the migrations of {} ({}), and at {deadline:.0} it reaches its \
                      spec.progressDeadlineSeconds: it will be called failed until they start, which harms nothing \

@@ -98,7 +98,7 @@ impl Draft<'_> {
             origin.image,
             names::NO_WAIT_ANNOTATION
         );
-        Some(Standing::stalled(Reason::Stranded, message))
+        Some(Standing::stalled(Reason::PodsStranded, message))
     }
 
     /// A Pod whose workload hasn't said yet of which revision it is.

@@ -260,17 +260,19 @@ impl Draft<'_> {
             RunResult::Succeeded => {
                 self.record_success(&key, &image);
                 let took = took(started, finished);
-                (false, Reason::UpToDate, format!("migrated {key} in Job {job}{took}"))
+                (false, Reason::Migrated, format!("migrated {key} in Job {job}{took}"))
             }
-            RunResult::NotStarted => (true, Reason::Pending, format!("migration of {key}: {message}")),
+            RunResult::NotStarted => (true, Reason::GivenUp, format!("migration of {key}: {message}")),
             RunResult::Failed => (
                 true,
-                Reason::Failed,
+                Reason::MigrationFailed,
                 format!("migration of {key} failed (Job {job}, attempt {attempts}): {message}"),
             ),
-            RunResult::Unknown => {
-                (true, Reason::Unknown, format!("migration of {key} (Job {job}) left no result: {message}"))
-            }
+            RunResult::Unknown => (
+                true,
+                Reason::ResultUnknown,
+                format!("migration of {key} (Job {job}) left no result: {message}"),
+            ),
         };
         self.failure_told = matches!(result, RunResult::Failed | RunResult::Unknown);
         self.tell(warning, reason, note);
