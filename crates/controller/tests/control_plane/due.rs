@@ -194,6 +194,23 @@ async fn a_superseded_pod_of_a_stateful_set_is_deleted_and_replaced() {
     shop.until_event("Superseded", "deleted Pod web-0").await;
 }
 
+/// The way out that a failure names: the image stays, the environment is mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mended_template_of_a_stateful_set_is_run_although_its_image_is_the_same() {
+    let shop = shop().await;
+    shop.namespace.create(&stateful_set("web").template(&shop.template("shop:v1"))).await;
+    let run = shop.run_starts("shop:v1").await;
+    shop.run_ends(&run, 1, "no such host").await;
+    shop.until_reason("MigrationFailed").await;
+    let before = shop.uid_of("web-0").await;
+    let mended = json!([{ "name": "app", "image": "shop:v1", "env": [{ "name": "DB", "value": "mended" }] }]);
+    let template = json!({ "spec": { "containers": mended } });
+    shop.patch::<StatefulSet>("web", json!({ "spec": { "template": template } })).await;
+    let status = shop.migrate("shop:v1").await;
+    assert_eq!((status.waiting, shop.all_runs().await.len()), (Some(0), 2));
+    assert_ne!(shop.uid_of("web-0").await, before);
+}
+
 /// A Job is replaced by nobody: the way out is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_superseded_pod_of_a_job_is_told() {
