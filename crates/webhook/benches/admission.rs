@@ -64,7 +64,7 @@ async fn admissions() {
     for (migrators, matching, namespaces) in
         [(1, 1, 1), (100, 1, 1), (100, 5, 1), (1000, 1, 1), (1000, 5, 1), (1000, 1, 1000)]
     {
-        let mut server = Server::start(HELD);
+        let mut server = Server::start(1);
         server.fill(migrators, matching, namespaces);
         for load in row {
             measure(&format!("{migrators} | {matching} | {namespaces}"), &server, load).await;

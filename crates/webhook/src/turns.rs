@@ -1,5 +1,5 @@
-//! Reading a review takes many times the memory of its text: one of `[[[[` some sixty times. Those that
-//! may take much are read one at a time, and what no Pod needs isn't read at all.
+//! Reading a review takes many times the memory of its text: one of `[[[[` some sixty times. Large ones
+//! are read one at a time, and what no Pod needs isn't read at all.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// What a value may take, in bytes: an object with one field has room for four.
 const VALUE: usize = 224;
 
-/// Values of a review that is read at once: a Pod has some hundred.
-const FEW: usize = 4 * 1024;
+/// Largest review that is read without a turn, in bytes: nearly all are smaller, and counting takes time.
+const SMALL: usize = 32 * 1024;
 
 /// Values of the largest review that is read: some 48 MiB of memory, and more than a Pod of 3 MiB has.
 const MOST: usize = 48 * 1024 * 1024 / VALUE;
@@ -32,12 +32,11 @@ pub(crate) struct TooManyValues;
 impl Turns {
     /// Returns once the review may be read, which lasts until what is returned is dropped.
     pub(crate) async fn take(&self, review: &[u8]) -> Result<Option<OwnedSemaphorePermit>, TooManyValues> {
-        let values = values(review);
-        if values > MOST {
-            return Err(TooManyValues);
-        }
-        if values <= FEW {
+        if review.len() <= SMALL {
             return Ok(None);
+        }
+        if values(review) > MOST {
+            return Err(TooManyValues);
         }
         // Nobody closes it.
         Ok(Arc::clone(&self.0).acquire_owned().await.ok())
@@ -46,7 +45,8 @@ impl Turns {
 
 /// Those of a JSON text are no more: each follows one of these characters, some of which are within strings.
 fn values(text: &[u8]) -> usize {
-    text.iter().filter(|byte| matches!(byte, b'[' | b'{' | b',')).count()
+    // Without a branch: that is several times as fast.
+    text.iter().map(|byte| b"[{,".map(|begin| usize::from(*byte == begin)).iter().sum::<usize>()).sum()
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn large_reviews_are_read_one_at_a_time_beside_any_number_of_small_ones() {
-        let (turns, small, large) = (Turns::default(), [b','; FEW], [b'['; FEW + 1]);
+        let (turns, small, large) = (Turns::default(), vec![b'['; SMALL], vec![b' '; SMALL + 1]);
         let first = turns.take(&large).now_or_never().expect("its turn").unwrap();
         assert!(turns.take(&large).now_or_never().is_none());
         assert!(turns.take(&small).now_or_never().is_some());

@@ -26,10 +26,11 @@ pub(crate) struct Held(Vec<TlsStream<TcpStream>>);
 pub(crate) async fn hold(server: &Server, count: usize) -> Held {
     let ask = async |index| {
         let mut stream = client::tls(server, server.question, index, "http/1.1").await;
-        send(&mut stream, None).await;
+        let token = objects::token(objects::pod_of(index));
+        send(&mut stream, &token, None).await;
         let answer = receive(&mut stream).await;
         assert_eq!(answer.verdict, Verdict::Wait);
-        send(&mut stream, Some(answer.version)).await;
+        send(&mut stream, &token, Some(answer.version)).await;
         stream
     };
     let held = stream::iter(0..count).map(ask).buffer_unordered(AT_A_TIME).collect().await;
@@ -63,7 +64,7 @@ impl Held {
     }
 }
 
-async fn send(stream: &mut TlsStream<TcpStream>, seen: Option<String>) {
+async fn send(stream: &mut TlsStream<TcpStream>, token: &str, seen: Option<String>) {
     let question = Question {
         namespace: objects::NAMESPACE.to_owned(),
         migrator: "matching-0".to_owned(),
@@ -75,8 +76,7 @@ async fn send(stream: &mut TlsStream<TcpStream>, seen: Option<String>) {
     };
     let body = serde_json::to_string(&question).unwrap();
     let request = format!(
-        "POST {QUESTION_PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
-        objects::TOKEN,
+        "POST {QUESTION_PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();

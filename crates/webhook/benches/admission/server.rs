@@ -145,7 +145,9 @@ pub(crate) fn serve() {
     let turns = Turns::default();
     let admission = Admission { view: view.clone(), settings, turns, metrics: metrics.clone() };
     let api = runtime.block_on(async { RecordingServer::new() });
-    api.know_token(objects::TOKEN, objects::token_status());
+    for pod in 0..=objects::pod_of(setup.waiters) {
+        api.know_token(&objects::token(pod), objects::token_status(pod));
+    }
     let tokens = runtime.block_on(async { Tokens::new(api.client(), metrics.clone()) });
     let question = Questions { view: view.clone(), tokens, held: Held::default(), end: end.clone(), metrics };
     let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
