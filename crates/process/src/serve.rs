@@ -224,7 +224,7 @@ fn weight(body: &Incoming, most: usize) -> usize {
 
 /// API servers try again by themselves after that time.
 fn too_much() -> Response<Full<Bytes>> {
-    tracing::warn!("a request is refused: others take all the memory that there is for requests");
+    tracing::debug!("a request is refused: others take all the memory that there is for requests");
     let said = "more is asked at a time than there is memory for; try again\n";
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, said);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
