@@ -133,7 +133,7 @@ impl Cluster {
     }
 
     /// How many packets tried to leave this machine since the nodes started. The nodes stopped every one of them, so
-    /// anything but 0 tells of a Pod that wanted to go out. Only for a cluster that [is hermetic](Self::is_hermetic).
+    /// anything but 0 tells of a Pod that wanted to go out, or of a node. Only for a cluster that [is hermetic](Self::is_hermetic).
     pub(crate) fn escaped_packets(&self) -> Result<u64> {
         let mut packets = 0;
         for node in self.nodes()? {
