@@ -1,4 +1,4 @@
-//! What runs, what is adopted, ended and given up, a test a sentence of the contract (§2, §5).
+//! What runs, what is adopted and ended, a test a sentence of the contract (§2, §5).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends with a panic")]
 
@@ -10,7 +10,7 @@ use migrations_core::plan::Effect;
 use migrations_core::snapshot::{ClaimFacts, ContainerState, JobFacts, JobOutcome, PodFacts, PodRefused};
 use rstest::rstest;
 use serde_json::json;
-use world::{World, serve, waiting};
+use world::{World, waiting};
 
 #[test]
 fn while_suspended_nothing_starts_and_what_runs_goes_on() {
@@ -49,60 +49,6 @@ fn suspended_with_nothing_due_is_ready() {
     );
 }
 
-/// Its container may have started in the very moment its Job was deleted.
-#[test]
-fn a_run_that_started_while_it_was_given_up_counts() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:typo").settle();
-    world.run_pods[0].containers[0].state = ContainerState::Waiting("ImagePullBackOff".to_owned());
-    world.settle();
-    world.roll_out("web", "shop:v2");
-    let pod = world.run_pods[0].clone();
-    world.look();
-    assert!(world.status.current.as_ref().is_some_and(|run| run.given_up.is_some()));
-    // Deleted with its Job, and still there: its container has started.
-    let mut pod = pod;
-    pod.terminating = true;
-    serve(&mut pod);
-    world.run_pods.push(pod);
-    world.settle();
-    assert_eq!(world.reason(), "Running");
-    assert_eq!(world.started, ["shop:typo"]);
-    world.run_ends(0, "").settle();
-    assert_eq!(world.status.history[0].result, RunResult::Succeeded);
-    assert_eq!(world.started, ["shop:typo", "shop:v2"]);
-}
-
-/// The kubelet that ends its Pod gives the container an exit code all the same.
-#[rstest]
-#[case::never_started(false, RunResult::NotStarted, &["shop:typo", "shop:v2"])]
-#[case::started_in_that_moment(true, RunResult::Unknown, &["shop:typo", "shop:v2"])]
-fn a_given_up_run_whose_container_was_lost_has_not_failed(
-    #[case] started: bool,
-    #[case] result: RunResult,
-    #[case] runs: &[&str],
-) {
-    let mut world = World::new();
-    world.spec.backoff_limit = Some(6);
-    world.roll_out("worker", "shop:typo").settle();
-    world.run_pods[0].containers[0].state = ContainerState::Waiting("ImagePullBackOff".to_owned());
-    world.settle();
-    world.roll_out("web", "shop:v2");
-    let mut pod = world.run_pods[0].clone();
-    world.look();
-    pod.containers[0].state = ContainerState::Lost { started };
-    (pod.phase, pod.gone) = ("Failed".to_owned(), true);
-    world.run_pods.push(pod);
-    world.settle();
-    assert_eq!(world.status.history[0].result, result);
-    assert_eq!(world.started, runs);
-    // Nothing of it is tried again while the other one can't start either.
-    let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
-    world.run_pods.last_mut().unwrap().containers[0].state = stuck;
-    world.wait(1000).settle();
-    assert_eq!(world.started, runs);
-}
-
 /// Its status was lost with its node's memory: it may have succeeded.
 #[test]
 fn a_migration_whose_end_nobody_saw_is_not_run_again() {
@@ -127,44 +73,6 @@ fn a_run_that_its_kubelet_never_started_is_a_counted_attempt() {
     assert!(world.standing().1.contains("its container never started"), "{}", world.standing().1);
     world.wait(1000).settle();
     assert_eq!(world.started.len(), 2);
-}
-
-/// Whatever held it back, it starts as spec and template are then.
-#[rstest]
-#[case::spec(|world: &mut World| world.spec.args = Some(vec!["--fake".to_owned()]))]
-#[case::template(|world: &mut World| {
-    for object in world.owners.values_mut().flatten() {
-        object["spec"]["template"]["spec"]["serviceAccountName"] = json!("ddl");
-    }
-})]
-fn a_bound_run_that_was_held_back_is_made_anew_of_a_changed_spec_or_template(
-    #[case] change: fn(&mut World),
-    #[values(true, false)] suspended: bool,
-) {
-    let mut world = World::new();
-    world.spec.lock = Some("db".to_owned());
-    let lease = world.policy.lease("default", "db");
-    world.roll_out("web", "shop:v1").look();
-    world.look();
-    if suspended {
-        world.spec.suspend = Some(true);
-    } else {
-        world.locks = vec![world::lock(&lease, "uid-other")];
-    }
-    world.settle();
-    let held = world.status.current.clone().unwrap();
-    assert!(held.job_uid.is_some() && world.started.is_empty(), "{held:?}");
-    change(&mut world);
-    world.settle();
-    world.spec.suspend = None;
-    world.locks.retain(|lock| lock.holder.uid == "uid-shop");
-    world.settle();
-    let current = world.status.current.clone().unwrap();
-    assert_eq!(world.started, ["shop:v1"]);
-    assert_ne!(current.run_hash, held.run_hash);
-    let job = world.rendered[&current.job].to_string();
-    assert!(job.contains("--fake") || job.contains("ddl"), "{job}");
-    assert!(!world.jobs.iter().any(|job| job.name == held.job), "the old one is gone");
 }
 
 #[rstest]
@@ -204,68 +112,6 @@ fn a_job_that_may_not_be_started_is_told_and_tried_again() {
     world.refused = None;
     world.settle();
     assert_eq!((world.reason().as_str(), world.started.len()), ("Running", 1));
-}
-
-/// The controller ended between the status and the deletion.
-#[test]
-fn a_run_that_started_before_it_could_be_given_up_goes_on() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:typo").settle();
-    world.run_pods[0].containers[0].state = ContainerState::Waiting("ImagePullBackOff".to_owned());
-    world.settle();
-    world.roll_out("web", "shop:v2").look_and_crash_after(1);
-    assert!(world.status.current.as_ref().is_some_and(|run| run.given_up.is_some()));
-    world.run_starts().settle();
-    assert_eq!(world.jobs.len(), 1);
-    assert!(world.status.current.as_ref().is_some_and(|run| run.given_up.is_none()));
-    world.run_ends(0, "").settle();
-    assert_eq!(world.started, ["shop:typo", "shop:v2"]);
-}
-
-#[test]
-fn a_run_that_cannot_start_and_nobody_needs_any_more_is_given_up() {
-    let mut world = World::at_v1();
-    world.roll_out("web", "shop:typo").settle();
-    let stuck = ContainerState::Waiting("ImagePullBackOff".to_owned());
-    world.run_pods.last_mut().unwrap().containers[0].state = stuck;
-    world.settle();
-    assert_eq!(world.reason(), "Pending");
-    world.pods.retain(|pod| pod.containers[0].image == "shop:v1");
-    world.deploy("web", "shop:v1").settle();
-    assert_eq!(world.status.history[0].result, RunResult::NotStarted);
-    assert_eq!(world.reason(), "UpToDate");
-}
-
-#[rstest]
-#[case::no_node_fits(Some("0/3 nodes are available"))]
-#[case::no_pod_for_a_quota(None)]
-fn a_run_without_a_place_gives_way_to_another_key(#[case] unschedulable: Option<&str>) {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").settle();
-    match unschedulable {
-        Some(why) => world.run_pods[0].unschedulable = Some(why.to_owned()),
-        None => world.run_pods.clear(),
-    }
-    world.wait(60).settle();
-    assert_eq!(world.started, ["shop:v1"]);
-    world.roll_out("worker", "shop:w1").settle();
-    assert_eq!(world.started, ["shop:v1", "shop:w1"]);
-}
-
-#[test]
-fn a_job_that_is_refused_gives_way_to_another_key() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").look_and_crash_after(1);
-    world.refused = Some("exceeded quota".to_owned());
-    world.look_and_crash_after(1);
-    assert_eq!(world.reason(), "JobRefused");
-    world.roll_out("worker", "shop:w1").look_and_crash_after(1);
-    assert_eq!(world.status.history[0].result, RunResult::NotStarted);
-    assert_eq!(world.status.current.as_ref().unwrap().key, "shop:w1");
-    // Two that are refused don't take turns.
-    world.look_and_crash_after(1);
-    world.look_and_crash_after(1);
-    assert_eq!(world.status.current.as_ref().unwrap().key, "shop:w1");
 }
 
 /// By hand, or by a queueing system: its Pod is killed, and may have done a part of its work.
@@ -345,111 +191,6 @@ fn output_that_may_hold_secrets_is_kept_back() {
     let plan = world.look();
     let whole = format!("{plan:?}{:?}", world.status);
     assert!(!whole.contains("hunter2") && whole.contains("exit code 1"), "{whole}");
-}
-
-#[test]
-fn a_progress_deadline_that_comes_near_is_told_once_before_it_passes() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").settle().run_starts().settle();
-    let since = jiff::Timestamp::from_second(world.clock).unwrap().to_string();
-    let deployment = world.owners.iter_mut().find(|(owner, _)| owner.kind == "Deployment").unwrap().1;
-    deployment.as_mut().unwrap()["status"] =
-        json!({ "conditions": [{ "type": "Progressing", "status": "True", "lastUpdateTime": since }] });
-    let near = |plan: migrations_core::plan::Plan| {
-        plan.events.iter().filter(|event| event.reason.as_str() == "ProgressDeadlineNear").count()
-    };
-    let plan = world.look();
-    assert!(plan.look_again.is_some());
-    assert_eq!(near(plan), 0);
-    assert_eq!(near(world.wait(545).look()), 1);
-    assert_eq!(near(world.look()), 0);
-}
-
-/// The rollout of a Deployment came to its first step at that time, in seconds of the world's clock.
-fn progressing(world: &mut World, deployment: &str, since: i64) {
-    let since = jiff::Timestamp::from_second(since).unwrap().to_string();
-    let mut owners = world.owners.iter_mut();
-    let object = owners.find(|(owner, _)| owner.kind == "Deployment" && owner.name == deployment).unwrap().1;
-    object.as_mut().unwrap()["status"] = json!({ "conditions": [{
-        "type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated", "lastUpdateTime": since,
-    }] });
-}
-
-/// Whose deadline was told.
-fn told_deadlines(plan: &migrations_core::plan::Plan) -> Vec<&str> {
-    let near = plan.events.iter().filter(|event| event.reason.as_str() == "ProgressDeadlineNear");
-    near.filter_map(|event| Some(event.workload.as_ref()?.name.as_str())).collect()
-}
-
-#[rstest]
-#[case::behind_another_run("Running", |_: &mut World| {})]
-#[case::in_back_off("BackOff", |world: &mut World| {
-    world.spec.backoff_limit = Some(6);
-    world.run_starts().settle().run_ends(1, "boom").settle().run_starts().run_ends(1, "boom").settle();
-    // Both in back-off, for minutes.
-    for record in &mut world.status.history {
-        record.attempts = 6;
-    }
-    world.settle();
-})]
-#[case::given_up_on("MigrationFailed", |world: &mut World| {
-    world.run_starts().settle().run_ends(1, "boom").settle().run_starts().run_ends(1, "boom").settle();
-})]
-#[case::suspended("Suspended", |world: &mut World| {
-    world.spec.suspend = Some(true);
-    world.run_starts().settle().run_ends(0, "").settle();
-})]
-fn a_progress_deadline_of_every_deployment_that_waits_is_told_once_in_time(
-    #[case] reason: &str,
-    #[case] then: fn(&mut World),
-) {
-    let mut world = World::new();
-    world.roll_out("web", "shop:v1").roll_out("worker", "shop:w1").settle();
-    then(&mut world);
-    let since = world.clock;
-    progressing(&mut world, "worker", since);
-    let plan = world.look();
-    assert_eq!(world.reason(), reason);
-    // Told by nobody, it is looked at in time.
-    assert!(plan.look_again.is_some());
-    assert!(told_deadlines(&plan).is_empty());
-    world.clock = since + 545;
-    for record in &mut world.status.history {
-        record.finished.0 = jiff::Timestamp::from_second(since + 500).unwrap();
-    }
-    assert_eq!(told_deadlines(&world.look()), ["worker"]);
-    assert!(told_deadlines(&world.look()).is_empty());
-    progressing(&mut world, "worker", since + 1);
-    assert!(told_deadlines(&world.look()).is_empty(), "of that revision it is told");
-}
-
-#[test]
-fn a_progress_deadline_is_told_while_another_holds_the_lock_and_again_for_another_revision() {
-    let mut world = World::new();
-    world.spec.lock = Some("db".to_owned());
-    let lease = world.policy.lease("default", "db");
-    world.locks.push(world::lock(&lease, "uid-other"));
-    world.roll_out("web", "shop:v1").settle();
-    assert_eq!(world.reason(), "Locked");
-    let since = world.clock;
-    progressing(&mut world, "web", since);
-    assert_eq!(told_deadlines(&world.wait(545).look()), ["web"]);
-    world.roll_out("web", "shop:v2");
-    progressing(&mut world, "web", since);
-    assert_eq!(told_deadlines(&world.look()), ["web"]);
-    assert!(told_deadlines(&world.look()).is_empty());
-}
-
-#[test]
-fn a_progress_deadline_of_pods_that_start_is_nobodys_concern() {
-    let mut world = World::at_v1();
-    let since = world.clock;
-    progressing(&mut world, "web", since);
-    assert!(told_deadlines(&world.wait(595).look()).is_empty());
-    world.roll_out("web", "shop:v2");
-    progressing(&mut world, "web", since);
-    world.requests.open = true;
-    assert!(told_deadlines(&world.look()).is_empty());
 }
 
 /// A quota, a policy or a missing service account: the Job is there, and never gets a Pod.
@@ -588,22 +329,4 @@ fn claims_that_became_empty_directories_are_shown_until_a_run_has_none() {
     world.pods.clear();
     world.roll_out("web", "shop:v2").migrate();
     assert!(!world.true_conditions().contains(&"ClaimsEmptied"), "{:?}", world.true_conditions());
-}
-
-#[test]
-fn a_needless_run_that_was_let_go_meanwhile_goes_on() {
-    let mut world = World::new();
-    world.roll_out("web", "shop:a");
-    world.look();
-    // Bound; about to let the Job go.
-    world.look_and_be_held_up_after(1);
-    world.pods.clear();
-    world.roll_out("web", "shop:b");
-    // Another one has found it needless, and is about to delete it.
-    world.look_and_crash_after(1);
-    world.go_on();
-    world.settle();
-    assert_eq!(world.jobs.len(), 1, "its container may start at any moment");
-    world.run_starts().settle().run_ends(0, "").settle();
-    assert_eq!(world.done(), ["shop:a"]);
 }
