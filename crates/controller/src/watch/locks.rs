@@ -1,6 +1,6 @@
 //! The watch of locks: a Migrator that waits for one is looked at as soon as it is free.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
@@ -32,9 +32,9 @@ impl LockWatch {
         let config = watcher::Config::default().labels(names::LOCK_LABEL);
         let mut stream = std::pin::pin!(watch(api, config).default_backoff());
         let mut listed = HashMap::new();
-        let tell = |changed: &[LockFacts]| {
+        let tell = |changed: Changed| {
             for migrator in migrators.state() {
-                if changed.iter().any(|lock| concerns(lock, &migrator, &policy)) {
+                if changed.concerns(&migrator, &policy) {
                     queue.push(&migrator.namespace().unwrap_or_default(), &migrator.name_any());
                 }
             }
@@ -46,16 +46,16 @@ impl LockWatch {
                 Ok(Event::InitDone) => {
                     let listed = std::mem::take(&mut listed);
                     let before = std::mem::replace(&mut *self.lock(), listed.clone());
-                    tell(&before.into_values().chain(listed.into_values()).collect::<Vec<_>>());
+                    tell(before.into_values().chain(listed.into_values()).collect());
                 }
                 Ok(Event::Apply(lease)) => {
                     let now = facts(&lease);
                     let before = self.lock().insert(now.lease.clone(), now.clone());
-                    tell(&before.into_iter().chain([now]).collect::<Vec<_>>());
+                    tell(before.into_iter().chain([now]).collect());
                 }
                 Ok(Event::Delete(lease)) => {
                     let before = self.lock().remove(&lease.name_any());
-                    tell(&before.into_iter().chain([facts(&lease)]).collect::<Vec<_>>());
+                    tell(before.into_iter().chain([facts(&lease)]).collect());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the watch of locks was interrupted; trying again");
@@ -70,12 +70,28 @@ impl LockWatch {
     }
 }
 
-/// Whether a Migrator holds the lock, or names it and may wait for it.
-fn concerns(lock: &LockFacts, migrator: &Guarded, policy: &Policy) -> bool {
-    let named = migrator.0.as_ref().ok().and_then(|it| it.spec.lock.as_deref());
-    let waits =
-        named.is_some_and(|it| policy.lease(&migrator.namespace().unwrap_or_default(), it) == lock.lease);
-    waits || migrator.uid().is_some_and(|uid| uid == lock.holder.uid)
+/// Locks that changed. A list has all of them, so each Migrator is looked up once.
+struct Changed {
+    leases: HashSet<String>,
+    /// Uids of the Migrators that hold one.
+    holders: HashSet<String>,
+}
+
+impl FromIterator<LockFacts> for Changed {
+    fn from_iter<L: IntoIterator<Item = LockFacts>>(locks: L) -> Self {
+        let (leases, holders) = locks.into_iter().map(|lock| (lock.lease, lock.holder.uid)).unzip();
+        Self { leases, holders }
+    }
+}
+
+impl Changed {
+    /// Whether a Migrator holds one of them, or names it and may wait for it.
+    fn concerns(&self, migrator: &Guarded, policy: &Policy) -> bool {
+        let named = migrator.0.as_ref().ok().and_then(|it| it.spec.lock.as_deref());
+        let lease = named.map(|lock| policy.lease(&migrator.namespace().unwrap_or_default(), lock));
+        lease.is_some_and(|lease| self.leases.contains(&lease))
+            || migrator.uid().is_some_and(|uid| self.holders.contains(&uid))
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +130,7 @@ mod tests {
         };
         let migrator = migrator("some").namespace(namespace).uid(uid).with(json!({ "spec": spec }));
         let migrator: Guarded = serde_json::from_value(migrator.json()).unwrap();
-        assert_eq!(concerns(&lock, &migrator, &policy), concerned);
+        let changed: Changed = [lock].into_iter().collect();
+        assert_eq!(changed.concerns(&migrator, &policy), concerned);
     }
 }
